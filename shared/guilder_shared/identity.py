@@ -1,0 +1,176 @@
+"""Keys: who a site is, and how it signs what it says.
+
+A site signs ledgers, reports and receipts with Ed25519; TLS has keys and
+certificates of its own (`certificates.py`). This module opens no connection and
+knows no study.
+"""
+
+import os
+import stat
+from pathlib import Path
+from typing import Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from guilder_shared.errors import EnrolmentError
+
+OWNER_ONLY = 0o600
+
+
+class SigningKey:
+    """An Ed25519 key that signs what a site, or an officer, says.
+
+    Signing is deterministic (RFC 8032): the same bytes give the same signature.
+    """
+
+    def __init__(self, private_key: Ed25519PrivateKey) -> None:
+        self._private_key = private_key
+
+    def __repr__(self) -> str:
+        return f"SigningKey(public_hex={self.public_hex!r})"
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Make a new key from the operating system's randomness."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a key file written by `save`.
+
+        Raises:
+            EnrolmentError: The file is missing (GLD-E001), others may read it
+                (GLD-E002), or it holds no Ed25519 key (GLD-E003).
+        """
+        private_key = _parse_private(read_private(path), path)
+        if not isinstance(private_key, Ed25519PrivateKey):
+            raise _not_a_key(path, "an Ed25519 signing key")
+        return cls(private_key)
+
+    def save(self, path: Path) -> None:
+        """Write the key as PEM (PKCS 8), mode 0600, durable, never over a file.
+
+        Raises:
+            EnrolmentError: A file is there already (GLD-E004).
+        """
+        pem = self._private_key.private_bytes(
+            Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+        )
+        write_private(path, pem)
+
+    def sign(self, data: bytes) -> bytes:
+        """Sign bytes.
+
+        Returns:
+            64 bytes.
+        """
+        return self._private_key.sign(data)
+
+    @property
+    def public_hex(self) -> str:
+        """The public key: 32 bytes as 64 hexadecimal digits."""
+        raw = self._private_key.public_key().public_bytes(
+            Encoding.Raw, PublicFormat.Raw
+        )
+        return raw.hex()
+
+
+def verify(public_hex: str, data: bytes, signature: bytes) -> bool:
+    """Say whether `signature` over `data` was made by the key of `public_hex`.
+
+    Anything malformed (a key or signature of another length, no hexadecimal
+    digits) is simply not a valid signature: the answer is False.
+    """
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_hex))
+        key.verify(signature, data)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Write a file only its owner may read; durable before this returns.
+
+    The file is made with mode 0600 from its first instant, and never over
+    another file.
+
+    Raises:
+        EnrolmentError: A file is there already (GLD-E004).
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        descriptor = os.open(path, flags, OWNER_ONLY)
+    except FileExistsError:
+        raise EnrolmentError(
+            "GLD-E004",
+            f"{path} exists already; a key is never overwritten",
+            fix="Use another folder, or move the old keys away first.",
+        ) from None
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_folder(path.parent)
+
+
+def read_private(path: Path) -> bytes:
+    """Read a key file, refusing one that others may read.
+
+    The mode is read from the opened file, so it cannot be swapped in between.
+
+    Raises:
+        EnrolmentError: The file is missing or unreadable (GLD-E001), or its group
+            or others have any permission on it (GLD-E002).
+    """
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            data = file.read()
+    except OSError as error:
+        raise EnrolmentError(
+            "GLD-E001",
+            f"key file {path} cannot be read: {error.strerror}",
+            fix="`guilder server init --local-sites …` makes keys; check the folder.",
+        ) from None
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise EnrolmentError(
+            "GLD-E002",
+            f"key file {path} has mode {mode:04o}: others than its owner can use it",
+            fix=f"chmod 600 {path}",
+        )
+    return data
+
+
+def _parse_private(pem: bytes, path: Path) -> object:
+    try:
+        return load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError):
+        raise _not_a_key(path, "a PEM key without a passphrase") from None
+
+
+def _not_a_key(path: Path, wanted: str) -> EnrolmentError:
+    return EnrolmentError(
+        "GLD-E003",
+        f"{path} does not hold {wanted}",
+        fix="Point to the file that `guilder server init` wrote, or make new keys.",
+    )
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
