@@ -1,0 +1,1 @@
+"""One institution: its policy, its turns, its connection outwards."""

@@ -1,0 +1,1 @@
+"""The aggregation server: asks sites for turns, sums them, remembers the model."""

@@ -1,0 +1,1 @@
+"""What server and client both need: studies, messages, private training, the ledger."""

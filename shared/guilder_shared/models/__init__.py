@@ -1,0 +1,1 @@
+"""Registered models: a study names one, and never carries one."""

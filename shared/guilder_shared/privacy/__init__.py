@@ -1,0 +1,1 @@
+"""Sampling, noise, clipping, accounting and the ledger: the promise, kept."""

@@ -1,0 +1,1 @@
+"""The control channel's definition, and its generated stubs."""

@@ -1,0 +1,1 @@
+"""Privacy reports: built from a ledger, verified by anybody, offline."""

@@ -1,0 +1,1 @@
+"""Private training and evaluation: the only rooms, with models, that know torch."""
