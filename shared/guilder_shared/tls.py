@@ -1,0 +1,69 @@
+"""Mutual TLS 1.3 in which both sides show a certificate of the same authority.
+
+No public authority is ever believed and no older version spoken. This module
+opens no connection; who may do what is decided by who reads the certificate.
+"""
+
+import datetime
+import ssl
+from pathlib import Path
+
+from cryptography import x509
+
+from guilder_shared.certificates import load_certificate, load_tls_key
+from guilder_shared.errors import EnrolmentError
+
+
+def server_context(folder: Path) -> ssl.SSLContext:
+    """TLS 1.3 for the server: only certificates of our own authority come in.
+
+    Raises:
+        EnrolmentError: A key or certificate is missing, open to others or run out.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    return _mutual(context, folder, "server")
+
+
+def client_context(folder: Path, who: str = "site") -> ssl.SSLContext:
+    """TLS 1.3 for a site (or `who="operator"`): our own authority, and no other.
+
+    Raises:
+        EnrolmentError: A key or certificate is missing, open to others or run out.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the host's name
+    return _mutual(context, folder, who)
+
+
+def _mutual(context: ssl.SSLContext, folder: Path, who: str) -> ssl.SSLContext:
+    key, certificate = folder / f"{who}.key", folder / f"{who}.pem"
+    load_tls_key(key)  # refuses a key that others may read
+    check_dates(load_certificate(certificate), certificate)
+    load_certificate(folder / "ca.pem")
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    context.load_verify_locations(cafile=str(folder / "ca.pem"))
+    try:
+        context.load_cert_chain(certificate, key)
+    except ssl.SSLError:
+        raise EnrolmentError(
+            "GLD-E009", f"{key} is not the key of {certificate}"
+        ) from None
+    return context
+
+
+def check_dates(certificate: x509.Certificate, path: Path) -> None:
+    """Refuse a certificate that has run out or is not good yet.
+
+    Raises:
+        EnrolmentError: GLD-E008, with both dates and this machine's.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not start <= now <= end:
+        raise EnrolmentError(
+            "GLD-E008",
+            f"{path} is good from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, "
+            f"and this machine says {now:%Y-%m-%d %H:%M} UTC",
+            fix="Correct this machine's clock, or ask the operator for new keys.",
+        )
