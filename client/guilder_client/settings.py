@@ -1,0 +1,133 @@
+"""The site file: where the server is, what the data is, what the site allows.
+
+Written by the site engineer, budgets by the data-protection officer. It opens no
+file but itself; no field has a value computed from rows.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, PositiveInt
+
+from guilder_shared.mistakes import Contradiction
+from guilder_shared.settings import (
+    File,
+    FilePath,
+    Frozen,
+    Listed,
+    Name,
+    TableFile,
+    Text,
+    Url,
+    load_toml,
+)
+
+
+class Site(Frozen):
+    """What the site is called, whom it serves, and where it keeps its ledger."""
+
+    name: Name = Field(description="as in the site's certificate")
+    server: Url = Field(description="the server's public address")
+    state_dir: FilePath = Field(description="ledger and sealed replies; keep it safe")
+
+
+class SiteKeys(Frozen):
+    """Key files; they are made here and never leave."""
+
+    key: FilePath = Field(description="private key of the TLS certificate")
+    certificate: FilePath = Field(description="TLS certificate, PEM")
+    authority: FilePath = Field(description="the consortium's authority, PEM")
+    signing_key: FilePath = Field(description="signs the ledger and the reports")
+
+
+class DataSource(TableFile):
+    """What a study's dataset name means at this site."""
+
+    public_size: PositiveInt = Field(
+        le=10**12,
+        description="rows, as a number that may be known to all: typed, not counted",
+    )
+
+
+class Policy(Frozen):
+    """Which studies this site takes part in; everything else is refused."""
+
+    recipes: Listed[Name] = Field(description="the kinds of task that may run here")
+    largest_epsilon: float = Field(gt=0, le=100, description="most one study may ask")
+    smallest_cohort: PositiveInt = Field(description="fewest sites in a round")
+    accept: Literal["auto", "ask"] = Field(
+        description='"auto": every study within this policy; "ask": a person decides'
+    )
+    accepted: Listed[Text] = Field(
+        default=(), description='digests of the studies accepted where accept = "ask"'
+    )
+    allow_unprotected: bool = Field(
+        default=False, description="studies with mechanism none; for made-up data only"
+    )
+
+
+class BudgetLines(Frozen):
+    """What may ever be learnt about one unit of the people behind these datasets."""
+
+    epsilon: float = Field(gt=0, le=100, description="over all studies together")
+    delta: float = Field(gt=0, lt=1e-3, description="over all studies together")
+    datasets: Listed[Name] = Field(
+        min_length=1, description="the datasets that hold the same people"
+    )
+
+
+class SiteFile(File):
+    """`site.toml`, whole and checked; its paths are absolute."""
+
+    site: Site
+    keys: SiteKeys
+    data: dict[Name, DataSource] = Field(
+        min_length=1, max_length=1_000, description="[data.NAME]: one per dataset"
+    )
+    policy: Policy
+    budget: dict[Name, BudgetLines] = Field(
+        min_length=1, max_length=1_000, description="[budget.NAME]: one per people"
+    )
+
+    @classmethod
+    def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
+        """Read a site file; see `settings.load_toml` for its errors.
+
+        Raises:
+            FileError: As there, and GLD-C030: a dataset is not drawn on by
+                exactly one budget, or a budget names a dataset that is not there.
+        """
+        return load_toml(path, cls, overrides)
+
+    @classmethod
+    def contradictions(cls, parts: Mapping[str, Any]) -> list[Contradiction]:
+        """Every dataset draws on exactly one budget: the same people, one sum."""
+        if not {"data", "budget"} <= parts.keys():
+            return []
+        data: dict[str, DataSource] = parts["data"]
+        budget: dict[str, BudgetLines] = parts["budget"]
+        drawn = Counter(name for each in budget.values() for name in each.datasets)
+        found = [
+            Contradiction(
+                ("data", name),
+                f"in {drawn[name]} budgets, needed in exactly one",
+                f'Name "{name}" once under [budget.…] datasets.',
+                "GLD-C030",
+            )
+            for name in data
+            if drawn[name] != 1
+        ]
+        found += [
+            Contradiction(
+                ("budget", name, "datasets"),
+                f'names "{dataset}", but there is no [data.{dataset}]',
+                f"Known here: {', '.join(data)}.",
+                "GLD-C030",
+            )
+            for name, each in budget.items()
+            for dataset in each.datasets
+            if dataset not in data
+        ]
+        return found
