@@ -19,6 +19,13 @@ stop() {
     exit 2
 }
 
+announce() {
+    printf '%s\n' "guilder: installing into $venv with $1; the first time takes minutes" >&2
+    if [ "$(uname -s)" = Linux ] && [ -z "${TORCH_INDEX:-}${PIP_FIND_LINKS:-}${UV_TORCH_BACKEND:-}" ]; then
+        printf '%s\n' "guilder: torch for Linux brings 2.6 GB of CUDA libraries; README.md names the 190 MB way" >&2
+    fi
+}
+
 is_new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
@@ -38,6 +45,7 @@ find_python() {
 }
 
 make_with_uv() {
+    announce uv
     if [ -n "${PIP_FIND_LINKS:-}" ]; then   # pip: by spaces; uv: by commas
         UV_FIND_LINKS=${UV_FIND_LINKS:-$(printf '%s' "$PIP_FIND_LINKS" | tr -s ' ' ',')}
         export UV_FIND_LINKS
@@ -66,6 +74,7 @@ make_with_pip() {
     "$python" -c 'import ensurepip, venv' 2>/dev/null || stop \
         "$python cannot make virtual environments: Debian keeps that in a package of its own." \
         "sudo apt install python3-venv, then the same make command again"
+    announce pip
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv "$venv"
     quiet=
     [ -t 1 ] || quiet=--quiet               # progress is for people
@@ -75,9 +84,4 @@ make_with_pip() {
 }
 
 find_python
-if command -v uv >/dev/null 2>&1; then with=uv; else with=pip; fi
-printf 'guilder: installing into %s with %s; the first time takes some minutes\n' "$venv" "$with" >&2
-if [ "$(uname -s)" = Linux ] && [ -z "${TORCH_INDEX:-}${PIP_FIND_LINKS:-}${UV_TORCH_BACKEND:-}" ]; then
-    printf '%s\n' "guilder: on Linux torch brings 2.6 GB of CUDA libraries; README.md says how to take the 190 MB CPU build" >&2
-fi
-"make_with_$with"
+if command -v uv >/dev/null 2>&1; then make_with_uv; else make_with_pip; fi
