@@ -1,0 +1,95 @@
+"""The chain of a ledger: entries, each bound to the one before it and signed.
+
+Pure functions of bytes, so that a report can be checked on a computer that never
+saw the ledger. This module opens no file and knows no study.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from guilder_shared.errors import IntegrityError
+from guilder_shared.identity import verify
+
+FORMAT = "guilder-journal-1"
+GENESIS = "0" * 64  # the `prev` of entry 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the journal.
+
+    Attributes:
+        seq: 1, 2, …, without gaps.
+        kind: What the entry says: small letters and hyphens.
+        body: The saying itself, canonical JSON (RFC 8785) of an object.
+        prev: Hash of the entry before, 64 hexadecimal digits; zeros for the first.
+        hash: SHA-256 over all of the above, as `digest` computes it.
+        signature: Ed25519 over `signed_bytes(hash)`, 128 hexadecimal digits.
+    """
+
+    seq: int
+    kind: str
+    body: bytes
+    prev: str
+    hash: str
+    signature: str
+
+    def content(self) -> dict[str, Any]:
+        """The body, parsed."""
+        parsed: dict[str, Any] = json.loads(self.body)
+        return parsed
+
+
+def digest(seq: int, kind: str, prev: str, body: bytes) -> str:
+    """SHA-256 of format, seq, kind and prev, a line each, then the body; as hex."""
+    head = f"{FORMAT}\n{seq}\n{kind}\n{prev}\n".encode()
+    return hashlib.sha256(head + body).hexdigest()
+
+
+def signed_bytes(entry_hash: str) -> bytes:
+    """The bytes an entry's signature is made over."""
+    return f"{FORMAT} entry {entry_hash}".encode()
+
+
+def check_chain(entries: Iterable[Entry], public_hex: str) -> Iterator[Entry]:
+    """Yield the entries again, each one checked before it is yielded.
+
+    Args:
+        entries: From the first one on, in order.
+        public_hex: The key that must have signed every one of them.
+
+    Raises:
+        IntegrityError: An entry is missing, was changed or does not follow the
+            one before it (GLD-I001), or was not signed by this key (GLD-I003).
+    """
+    prev = GENESIS
+    for seq, entry in enumerate(entries, start=1):
+        true_hash = digest(seq, entry.kind, prev, entry.body)
+        if (entry.seq, entry.prev, entry.hash) != (seq, prev, true_hash):
+            raise IntegrityError(
+                "GLD-I001",
+                f"entry {seq} is not what was written, or does not follow entry "
+                f"{seq - 1}",
+                why="Its hash does not fit its content and the entry before it.",
+                fix="Keep the file as evidence; restore a backup that verifies.",
+            )
+        signature = _unhex(entry.signature)
+        if not verify(public_hex, signed_bytes(entry.hash), signature):
+            raise IntegrityError(
+                "GLD-I003",
+                f"entry {seq} was not signed by the key {public_hex[:16]}…",
+                why="It was forged, or this is the ledger of another site.",
+                fix="Check that the ledger and the signing key belong together.",
+            )
+        prev = entry.hash
+        yield entry
+
+
+def _unhex(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        return b""

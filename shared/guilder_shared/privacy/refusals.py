@@ -1,0 +1,140 @@
+"""The ledger's refusals, in words: what, why, and what to do next.
+
+Each function makes one error and raises nothing; `ledger.py` decides. No message
+holds anything computed from rows.
+
+The mathematics and the crash order are `ledger.py`'s: a refusal of a study is
+written as an entry before it is answered, a refusal of a turn changes nothing.
+"""
+
+import math
+
+from guilder_shared.errors import BudgetSpent, IntegrityError
+from guilder_shared.privacy.book import Body, Grant, Turn
+from guilder_shared.privacy.totals import Totals
+
+
+def entry(body: Body, left: Totals | None) -> Body:
+    """What a ledger writes about a study it has no room for.
+
+    Args:
+        body: Of the `reserve` entry that was not written.
+        left: Of the budget without room; None if no budget names the dataset.
+    """
+    names = ("run_id", "server", "study_digest", "study_name", "dataset")
+    return {
+        **{name: body[name] for name in (*names, "epsilon", "delta")},
+        "budget": None if left is None else left.budget.name,
+        "limit": None if left is None else left.budget.epsilon,
+        "left": 0 if left is None else left.left_epsilon,
+    }
+
+
+def no_budget(site: str, body: Body) -> BudgetSpent:
+    """No budget names the dataset that a study asks for (GLD-B001)."""
+    return BudgetSpent(
+        "GLD-B001",
+        f"site {site!r}: no budget covers the dataset {body['dataset']!r} of study "
+        f"{body['study_name']!r}",
+        why="Rows are read only on a budget's account.",
+        fix="Name the dataset in a [budget.NAME] of site.toml.",
+    )
+
+
+def no_room(site: str, body: Body, left: Totals) -> BudgetSpent:
+    """No filter of a budget has room for a study (GLD-B003)."""
+    budget = left.budget
+    fullest = min(left.renyi_used.values(), default=math.inf)
+    return BudgetSpent(
+        "GLD-B003",
+        f"site {site!r}: study {body['study_name']!r} needs epsilon "
+        f"{body['epsilon']:g} at delta {body['delta']:g}, but {left.left_epsilon:g} "
+        f"of {budget.epsilon:g} and delta {left.left_delta:g} of {budget.delta / 2:g} "
+        f"are left in budget {budget.name!r}; nothing was read and nothing was sent",
+        why=f"No Rényi filter has room either; the emptiest is {fullest:.0%} full.",
+        fix="Lower the study's epsilon, or have the officer raise the budget.",
+    )
+
+
+def unknown_grant(site: str, grant_id: str) -> BudgetSpent:
+    """A turn names a grant that this ledger did not make (GLD-B002)."""
+    return BudgetSpent(
+        "GLD-B002",
+        f"site {site!r} granted nothing under {grant_id[:32]!r}",
+        why="A turn is charged to a grant that this ledger made.",
+        fix="Offer the study to this site again.",
+    )
+
+
+def ended(site: str, grant: Grant) -> BudgetSpent:
+    """A turn of a study that was closed (GLD-B006)."""
+    return BudgetSpent(
+        "GLD-B006",
+        f"study {grant.study_name!r} has ended at site {site!r}",
+        why="What it had not spent was given back to the budget.",
+        fix="Submit the study again: a new run gets its own grant.",
+    )
+
+
+def beyond_plan(site: str, grant: Grant, turn_no: int, first: int) -> BudgetSpent:
+    """A turn number that is used up or was never granted (GLD-B004)."""
+    return BudgetSpent(
+        "GLD-B004",
+        f"site {site!r}: turn {turn_no} of study {grant.study_name!r} is not between "
+        f"{first} and {grant.num_turns}",
+        why="The grant covers its declared turns, each once and in order.",
+        fix="Declare more spare_turns in a new study.",
+    )
+
+
+def given_up(grant: Grant, turn: Turn) -> BudgetSpent:
+    """A turn that was started too often without a result (GLD-B005)."""
+    return BudgetSpent(
+        "GLD-B005",
+        f"turn {turn.turn_no} of study {grant.study_name!r} was started "
+        f"{turn.attempts} times without a result and is given up",
+        why="It stays charged; nothing of it left the site.",
+        fix="The server asks under the next number, from the spare turns.",
+    )
+
+
+def other_request(grant: Grant, turn_no: int) -> IntegrityError:
+    """A charged turn, asked for with other content (GLD-I008)."""
+    return IntegrityError(
+        "GLD-I008",
+        f"turn {turn_no} of study {grant.study_name!r} was charged for another "
+        "request than this one",
+        why="A turn answers one request, or one charge could pay for two.",
+        fix="The server must take the next turn number for a new model.",
+    )
+
+
+def other_plan(grant: Grant) -> IntegrityError:
+    """A run that was granted already, offered with other numbers (GLD-I009)."""
+    return IntegrityError(
+        "GLD-I009",
+        f"run {grant.run_id!r} of study {grant.study_name!r} was granted with "
+        "another plan than it brings now",
+        why="What was accepted cannot be changed by asking again.",
+        fix="Submit the study again: a new run gets its own grant.",
+    )
+
+
+def cannot_seal(turn_no: int) -> IntegrityError:
+    """A result for a turn that cannot have it (GLD-I010)."""
+    return IntegrityError(
+        "GLD-I010",
+        f"turn {turn_no} cannot be sealed: it was never charged, was given up, or "
+        "has another sealed result",
+        why="One charge pays for one result.",
+        fix="This is a fault in Guilder; please report it.",
+    )
+
+
+def other_site(found: str, wanted: str) -> IntegrityError:
+    """A ledger file of another site (GLD-I016)."""
+    return IntegrityError(
+        "GLD-I016",
+        f"the ledger belongs to site {found!r}, not to {wanted!r}",
+        fix="Point state_dir in site.toml to this site's own folder.",
+    )
