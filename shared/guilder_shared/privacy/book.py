@@ -8,7 +8,7 @@ The mathematics: `filters.py`. Crash order: the book learns an entry only after 
 journal made it durable, so it never knows more than the disk.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -91,7 +91,7 @@ class Grant:
         meta: Public facts: the study whole, the plan, whether it is simulated.
         reserved_at: Time, from its entry.
         closed: The study ended; no turn can be spent any more.
-        turns: Those charged, by number.
+        turns: Those charged, by number, in order.
     """
 
     grant_id: str
@@ -110,7 +110,15 @@ class Grant:
     meta: Body
     reserved_at: str
     closed: bool = False
-    turns: Mapping[int, Turn] = field(default_factory=dict)
+    turns: dict[int, Turn] = field(default_factory=dict)
+
+    def snapshot(self) -> "Grant":
+        """A copy that later entries do not change."""
+        return replace(self, turns=dict(self.turns))
+
+    def newest_turn(self) -> int:
+        """The highest turn number charged so far; 0 if there is none."""
+        return next(reversed(self.turns), 0)  # they only grow
 
     def cost(self) -> Cost:
         """What it takes now: the whole plan while open, what it spent once closed."""
@@ -254,34 +262,34 @@ class Book:
         turn = grant.turns.get(turn_no)
         _demand(not grant.closed and body["attempt"] <= 1 + NUM_REPEATS)
         if turn is None:
-            newest = max(grant.turns, default=0)
-            _demand(newest < turn_no <= grant.num_turns and body["attempt"] == 1)
+            _demand(grant.newest_turn() < turn_no <= grant.num_turns)
+            _demand(body["attempt"] == 1)
             turn = Turn(turn_no, str(body["request_hash"]), 1, str(body["time"]))
         else:
             _demand(turn.request_hash == body["request_hash"])
             _demand(turn.sealed_sha256 is None and not turn.given_up)
             _demand(turn.attempts + 1 == body["attempt"])
             turn = replace(turn, attempts=turn.attempts + 1)
-        self._put(grant, turn)
+        grant.turns[turn.turn_no] = turn
 
     def _seal(self, _: int, body: Body) -> None:
         grant = self.grants[body["grant_id"]]
         turn = grant.turns[body["turn_no"]]
         _demand(turn.sealed_sha256 is None and not turn.given_up)
         sha256, time = str(body["sha256"]), str(body["time"])
-        self._put(grant, replace(turn, sealed_sha256=sha256, sealed_at=time))
+        grant.turns[turn.turn_no] = replace(turn, sealed_sha256=sha256, sealed_at=time)
 
     def _give_up(self, _: int, body: Body) -> None:
         grant = self.grants[body["grant_id"]]
         turn = grant.turns[body["turn_no"]]
         _demand(turn.sealed_sha256 is None and not turn.given_up)
-        self._put(grant, replace(turn, given_up=True))
+        grant.turns[turn.turn_no] = replace(turn, given_up=True)
 
     def _receive(self, _: int, body: Body) -> None:
         grant = self.grants[body["grant_id"]]
         turn = grant.turns[body["turn_no"]]
         _demand(turn.sealed_sha256 is not None and turn.receipt is None)
-        self._put(grant, replace(turn, receipt=str(body["receipt"])))
+        grant.turns[turn.turn_no] = replace(turn, receipt=str(body["receipt"]))
 
     def _close(self, _: int, body: Body) -> None:
         grant = self.grants[body["grant_id"]]
@@ -291,10 +299,6 @@ class Book:
         for name, counted in self._counted.items():
             if grant.grant_id in counted:
                 self._charged[name] += closed.cost() - grant.cost()
-
-    def _put(self, grant: Grant, turn: Turn) -> None:
-        turns = {**grant.turns, turn.turn_no: turn}
-        self.grants[grant.grant_id] = replace(grant, turns=turns)
 
     def _count(self, grant: Grant, name: str) -> None:
         counted = self._counted.setdefault(name, {})

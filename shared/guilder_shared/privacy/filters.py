@@ -75,7 +75,7 @@ class Cost:
             num_steps: Noised sums in one turn.
             num_turns: 0 or more.
         """
-        assert len(renyi) == len(ORDERS), renyi  # noqa: S101 (a caller in this repo)
+        assert len(renyi) == len(ORDERS), renyi
         if num_turns == 0:
             return NOTHING
         bounded = (

@@ -176,7 +176,7 @@ class Ledger:
         with self._turn_of_writing():
             old = self._book.granted(server, run_id, study_digest)
             if old is not None:
-                return self._same_plan(old, body)
+                return self._same_plan(old, body).snapshot()
             numbers = zip(ORDERS, _renyi(turn_event), strict=True)
             body["renyi"] = {str(order): number for order, number in numbers}
             body["meta"] = meta
@@ -184,7 +184,7 @@ class Ledger:
             if body["protected"]:
                 self._demand_room(body, read_grant({**body, "time": ""}).cost())
             self._write("reserve", body)
-            return self._book.grants[str(body["grant_id"])]
+            return self._grant(str(body["grant_id"])).snapshot()
 
     def spend(self, grant_id: str, turn_no: int, request_hash: str) -> Spend:
         """Charge one turn; durable when this returns, before any row is read.
@@ -211,7 +211,9 @@ class Ledger:
             grant = self._grant(grant_id)
             turn = grant.turns.get(turn_no)
             if turn is None:
-                self._demand_next(grant, turn_no)
+                first = grant.newest_turn() + 1
+                if not first <= turn_no <= grant.num_turns:
+                    raise refusals.beyond_plan(self.site, grant, turn_no, first)
             elif turn.request_hash != request_hash:
                 raise refusals.other_request(grant, turn_no)
             elif turn.sealed_sha256 is not None:
@@ -288,12 +290,13 @@ class Ledger:
     def find(self, grant_id: str) -> Grant | None:
         """The grant with this id, as it stands now; None if there is none."""
         with self._lock:
-            return self._book.grants.get(grant_id)
+            grant = self._book.grants.get(grant_id)
+            return None if grant is None else grant.snapshot()
 
     def grants(self) -> list[Grant]:
         """All grants, oldest first, as they stand now."""
         with self._lock:
-            return list(self._book.grants.values())
+            return [grant.snapshot() for grant in self._book.grants.values()]
 
     def totals(self) -> dict[str, Totals]:
         """Each budget's figures, by name."""
@@ -379,11 +382,6 @@ class Ledger:
         if grant is None:
             raise refusals.unknown_grant(self.site, grant_id)
         return grant
-
-    def _demand_next(self, grant: Grant, turn_no: int) -> None:
-        newest = max(grant.turns, default=0)
-        if not newest < turn_no <= grant.num_turns:
-            raise refusals.beyond_plan(self.site, grant, turn_no, newest + 1)
 
     def _give_up(self, grant: Grant, turn: Turn) -> None:
         if not turn.given_up:
