@@ -93,9 +93,9 @@ def test_an_empty_table_has_no_examples_and_the_right_width() -> None:
 
 
 def test_the_order_of_columns_in_a_study_does_not_matter() -> None:
-    turned = DATA.model_copy(
-        update={"columns": dict(reversed(list(DATA.columns.items())))}
-    )
+    written = DATA.model_dump()
+    written["columns"] = dict(reversed(list(written["columns"].items())))
+    turned = TableData.model_validate(written)
     rows = table([10, 20], ["web", "atm"])
 
     one, other = tables.encode(rows, DATA), tables.encode(rows, turned)

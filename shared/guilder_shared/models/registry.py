@@ -59,7 +59,7 @@ def build(study: Study) -> "nn.Module":
 
     Raises:
         StudyError: GLD-C060 unknown recipe, GLD-C061 the model is unknown or does not
-            fit the recipe, GLD-C062 its hidden layers do not fit the model.
+            fit the recipe.
     """
     return tabular.build(_widths(study))
 
@@ -68,7 +68,7 @@ def check(weights: Mapping[str, NDArray[np.float32]], study: Study) -> None:
     """Check that weights, or an update, are this study's and finite.
 
     Raises:
-        StudyError: GLD-C063 names, shapes or types differ, GLD-C064 a number is not
+        StudyError: GLD-C062 names, shapes or types differ, GLD-C063 a number is not
             finite. Both name the parameter and no value.
     """
     wanted = shapes(study)
@@ -84,7 +84,7 @@ def check(weights: Mapping[str, NDArray[np.float32]], study: Study) -> None:
             )
         if not np.isfinite(array).all():
             raise StudyError(
-                "GLD-C064",
+                "GLD-C063",
                 f"parameter {name!r} holds a number that is not finite",
                 fix="lower training.learning_rate, or look at the site's log",
             )
@@ -100,19 +100,12 @@ def _widths(study: Study) -> tuple[int, ...]:
             why=f"its models: {', '.join(fitting)}",
             fix="name one of them in [model] name",
         )
-    if (model.name == "mlp") != bool(model.hidden):
-        raise StudyError(
-            "GLD-C062",
-            f"model {model.name!r} with {len(model.hidden)} hidden layers",
-            why="mlp needs at least one hidden layer, logistic has none",
-            fix="write hidden = [64, 64] under [model] for mlp, or leave hidden out",
-        )
     return (num_inputs(study.data), *model.hidden, 1)
 
 
 def _misfit(what: str) -> StudyError:
     return StudyError(
-        "GLD-C063",
+        "GLD-C062",
         what,
         why="the weights belong to another study or another version",
         fix="compare the study digests on both sides",

@@ -27,8 +27,8 @@ NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 
 
 def needed(data: TableData) -> tuple[str, ...]:
-    """The contract's columns that training reads: sorted, then the target."""
-    return (*sorted(data.columns), data.target)
+    """The contract's columns that training reads: inputs in order, then the target."""
+    return (*data.columns, data.target)
 
 
 def check(table: "pa.Table", data: TableData) -> None:
@@ -72,8 +72,8 @@ def encode(table: "pa.Table", data: TableData) -> Examples:
 
     Numbers are clipped to [low, high] and scaled to [-1, 1]; missing and NaN become
     0, the centre; a category becomes one-hot, an unknown or missing one all zeros. A
-    row whose target is not 0 or 1 is left out. Columns stand in sorted order, so the
-    order in a study file does not matter. Row i depends on row i alone.
+    row whose target is not 0 or 1 is left out. Inputs stand in the contract's order,
+    which is canonical: not that of the study file. Row i depends on row i alone.
 
     Privacy: record i enters one row of the result, or none, and moves no other, so
     adding or removing it upstream adds or removes one example. No cell raises.

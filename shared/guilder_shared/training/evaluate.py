@@ -29,7 +29,7 @@ def evaluate(
         leave undefined is left out: `auc` where a class is absent, all for no rows.
 
     Raises:
-        StudyError: GLD-C063 or GLD-C064 the weights are not this study's.
+        StudyError: GLD-C062 or GLD-C063 the weights are not this study's.
     """
     registry.check(weights, study)
     return tasks.recipe(study.study.recipe).metrics(

@@ -1,0 +1,126 @@
+"""A dataset of one site: how a study's dataset name becomes rows.
+
+Two readings are kept apart. `check` looks at column names and types, reads no row and
+may decide about a study; `read` reads every row and is called only after the ledger
+was charged. This module decides neither, and nothing of it travels.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from guilder_shared import tables
+from guilder_shared.study import TableData
+from guilder_shared.tasks import Examples
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Mapped(Protocol):
+    """The lines `[data.NAME]` of site.toml that a source needs."""
+
+    @property
+    def kind(self) -> tables.FileKind:
+        """How the file is written."""
+
+    @property
+    def path(self) -> Path:
+        """The file, absolute."""
+
+    @property
+    def map(self) -> Mapping[str, str]:
+        """The study's column name to the file's, where they differ."""
+
+    @property
+    def public_size(self) -> int:
+        """Rows, as a number that may be known to all."""
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """Rows in a CSV or Parquet file.
+
+    Attributes:
+        public_size: Typed by a person, never counted.
+    """
+
+    kind: tables.FileKind
+    path: Path
+    columns: Mapping[str, str]
+    public_size: int
+
+    def check(self, data: TableData) -> None:
+        """Check the file's columns against the contract; no row is read.
+
+        Raises:
+            DataError: GLD-D001 the file cannot be opened, GLD-D002 it is of another
+                kind, GLD-D003 a column is missing, GLD-D004 one has the wrong type.
+        """
+        tables.check_file(self.kind, self.path, self.columns, data)
+
+    def check_cells(self, data: TableData) -> None:
+        """Read the rows and check that number columns hold numbers.
+
+        For the engineer at this site: its outcome depends on rows, so it must not
+        reach the server, nor decide whether a study is accepted or a turn runs.
+
+        Raises:
+            DataError: As `check`.
+        """
+        tables.check_cells(self._rows(data), data)
+
+    def read(self, data: TableData) -> Examples:
+        """All rows, encoded. Call it only after the ledger was charged.
+
+        Privacy: a row of the file becomes one example or none, by a public rule that
+        sees that row alone. No cell raises; only a file that changed its columns since
+        `check`, or that is gone, does.
+
+        Raises:
+            DataError: As `check`.
+        """
+        return tables.encode(self._rows(data), data)
+
+    def _rows(self, data: TableData) -> "pa.Table":
+        return tables.read(self.kind, self.path, self.columns, tables.needed(data))
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """Rows in memory: what a simulated site was dealt."""
+
+    table: "pa.Table" = field(repr=False)
+    public_size: int
+
+    def check(self, data: TableData) -> None:
+        """Check names and types.
+
+        Raises:
+            DataError: GLD-D003 a column is missing, GLD-D004 one has the wrong type.
+        """
+        tables.check(self.table, data)
+
+    def read(self, data: TableData) -> Examples:
+        """All rows, encoded.
+
+        Raises:
+            DataError: As `check`.
+        """
+        return tables.encode(self.table, data)
+
+
+def open_source(mapped: Mapped) -> FileSource:
+    """The source that `[data.NAME]` of site.toml describes; opens no file yet."""
+    return FileSource(
+        kind=mapped.kind,
+        path=mapped.path,
+        columns=mapped.map,
+        public_size=mapped.public_size,
+    )
+
+
+def from_table(table: "pa.Table", public_size: int) -> TableSource:
+    """A source over rows that are in memory already."""
+    return TableSource(table, public_size)
