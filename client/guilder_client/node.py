@@ -1,0 +1,365 @@
+"""The resident process of a site: asks the server for work, calls the app, answers.
+
+Only outbound connections; no port, no bundle, no code from elsewhere: the app is
+the one that is installed. Nothing here is durable: what is worth keeping, the app
+keeps, and gives again when it is asked again. This module knows no study and no row.
+"""
+
+import email.utils
+import ipaddress
+import logging
+import random
+import ssl
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.clientapp import ClientApp
+from flwr.common.constant import SYSTEM_TIME_TOLERANCE, ErrorCode
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2
+from flwr.proto.node_pb2 import Node as FlowerNode
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from guilder_shared.certificates import load_tls_key
+from guilder_shared.errors import EnrolmentError, GuilderError, NetworkError
+from guilder_shared.tls import client_context
+
+log = logging.getLogger("guilder.node")
+logging.getLogger("flwr").setLevel(logging.ERROR)
+logging.getLogger("httpx").setLevel(logging.WARNING)
+
+MESSAGE_TYPES = frozenset({"train", "query.offer", "query.close"})
+HEARTBEAT_S = 15.0  # the server waits two of them before it counts the site as away
+OLDEST_HEADER_S = 300.0
+TURN_FAILED, UNKNOWN_REQUEST = "turn-failed", "unknown-request"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long the node waits, seconds.
+
+    Attributes:
+        pull_s: An empty pull stays open this long at the server.
+        busy_s: Between tries to upload while another site does; with jitter.
+        first_retry_s: After a lost connection; doubles, with jitter.
+        longest_retry_s: And grows no further. There is no last try.
+    """
+
+    pull_s: float = 10.0
+    busy_s: float = 0.05
+    first_retry_s: float = 0.05
+    longest_retry_s: float = 1.0
+
+
+class Node:
+    """One site on Flower's Fleet service, for as long as the process lives.
+
+    Args:
+        server_url: As `https://host:port`.
+        keys: The site's folder: site.key, site.pem, ca.pem.
+        client_app: Called for every message, one at a time.
+        node_config: Handed to the app in Flower's context.
+        on_online: Called each time the server has taken the site in.
+        pace: How long it waits.
+
+    Raises:
+        EnrolmentError: A key or certificate is missing, open to others or run out.
+    """
+
+    def __init__(
+        self,
+        server_url: str,
+        keys: Path,
+        client_app: ClientApp,
+        node_config: Mapping[str, str],
+        *,
+        on_online: Callable[[], None] = lambda: None,
+        pace: Pace = Pace(),  # frozen
+    ) -> None:
+        self._url = server_url
+        self._app = client_app
+        self._config = dict(node_config)
+        self._on_online = on_online
+        self._pace = pace
+        self._key = load_tls_key(keys / "site.key")
+        self._client = _Client(server_url, client_context(keys), self._key)
+        self._node_id = 0
+        self._context: Context | None = None
+
+    def run_forever(self, stop: threading.Event) -> None:
+        """Serve until `stop` is set, through lost connections and server restarts.
+
+        Raises:
+            NetworkError: This machine's clock is wrong (GLD-N010); names seconds.
+            EnrolmentError: The server refuses this site's certificate (GLD-E011), is
+                not of this consortium (GLD-E012), or does not know the site
+                (GLD-E013).
+        """
+        retry_s = self._pace.first_retry_s
+        while not stop.is_set():
+            began_s = time.monotonic()
+            try:
+                self._serve(stop)
+            except httpx.HTTPStatusError as error:
+                self._judge(error.response)
+            except httpx.TransportError as error:
+                _judge_tls(error, self._url)
+                log.info("no connection to %s: %s", self._url, type(error).__name__)
+            if time.monotonic() - began_s > self._pace.longest_retry_s:
+                retry_s = self._pace.first_retry_s
+            stop.wait(retry_s * random.uniform(0.5, 1))  # noqa: S311
+            retry_s = min(2 * retry_s, self._pace.longest_retry_s)
+
+    def _serve(self, stop: threading.Event) -> None:
+        """Go online and work until the connection fails or `stop` is set."""
+        answer = self._client.ActivateNode(
+            fleet_pb2.ActivateNodeRequest(
+                public_key=self._client.node_key, heartbeat_interval=HEARTBEAT_S
+            )
+        )
+        self._node_id = answer.node_id
+        ended = threading.Event()
+        heart = threading.Thread(
+            target=self._beat, args=(ended,), name="guilder-heartbeat", daemon=True
+        )
+        heart.start()
+        try:
+            self._on_online()
+            idle_s = 0.02
+            while not stop.is_set():
+                asked_s = time.monotonic()
+                if (message := self._pull()) is not None:
+                    self._push(self._answer(message), stop)
+                    idle_s = 0.02
+                elif time.monotonic() - asked_s < self._pace.pull_s / 2:
+                    stop.wait(idle_s)  # the server does not keep pulls open
+                    idle_s = min(2 * idle_s, 2.0)
+        finally:
+            ended.set()
+
+    def _beat(self, ended: threading.Event) -> None:
+        request = heartbeat_pb2.SendNodeHeartbeatRequest(
+            node=FlowerNode(node_id=self._node_id), heartbeat_interval=HEARTBEAT_S
+        )
+        while not ended.wait(HEARTBEAT_S * random.uniform(0.7, 0.9)):  # noqa: S311
+            try:
+                self._client.SendNodeHeartbeat(request)
+            except httpx.HTTPError:  # the working thread meets the same, and acts
+                continue
+
+    def _pull(self) -> Message | None:
+        """Fetch one message and everything in it."""
+        node = FlowerNode(node_id=self._node_id)
+        self._client.pull_s = self._pace.pull_s
+        found = self._client.PullMessages(fleet_pb2.PullMessagesRequest(node=node))
+        if not found.messages_list:
+            return None
+        metadata = message_from_proto(found.messages_list[0]).metadata
+        contents = {}
+        for tree in iterate_object_tree(found.message_object_trees[0]):
+            answer = self._client.PullObject(
+                message_pb2.PullObjectRequest(
+                    node=node, run_id=metadata.run_id, object_id=tree.object_id
+                )
+            )
+            contents[tree.object_id] = answer.object_content
+        self._client.ConfirmMessageReceived(
+            message_pb2.ConfirmMessageReceivedRequest(
+                node=node,
+                run_id=metadata.run_id,
+                message_object_id=metadata.message_id,
+            )
+        )
+        message = inflate_object_from_contents(metadata.message_id, contents)
+        if not isinstance(message, Message):
+            raise httpx.RemoteProtocolError("the server sent something else")
+        message.metadata.__dict__["_message_id"] = metadata.message_id
+        return message
+
+    def _answer(self, message: Message) -> Message:
+        """Call the app; what it raises leaves as one constant word."""
+        if message.metadata.message_type not in MESSAGE_TYPES:
+            log.warning("the server asked for %r", message.metadata.message_type)
+            return _error(message, UNKNOWN_REQUEST)
+        try:
+            return self._app(message, self._context_of(message.metadata.run_id))
+        except Exception as error:  # whatever it is, only one word may leave
+            log.error("the turn failed: %s", _describe(error))
+            return _error(message, TURN_FAILED)
+
+    def _context_of(self, run_id: int) -> Context:
+        if self._context is None or self._context.run_id != run_id:
+            self._context = Context(
+                run_id=run_id,
+                node_id=self._node_id,
+                node_config=dict(self._config),
+                state=RecordDict(),
+                run_config={},
+            )
+        return self._context
+
+    def _push(self, reply: Message, stop: threading.Event) -> None:
+        """Send a reply, when no other site is sending."""
+        with no_object_id_recompute():
+            reply.metadata.__dict__["_message_id"] = reply.object_id
+            objects = get_all_nested_objects(reply)
+            contents = {name: item.deflate() for name, item in objects.items()}
+            request = fleet_pb2.PushMessagesRequest(
+                node=FlowerNode(node_id=self._node_id),
+                messages_list=[message_to_proto(remove_content_from_message(reply))],
+                message_object_trees=[get_object_tree(reply)],
+            )
+        self._client.upload_bytes = sum(map(len, contents.values()))
+        announced = self._announce(request, stop)
+        if announced is None:
+            return
+        wanted = set(announced.objects_to_push)
+        for object_id, content in contents.items():  # children before their parents
+            if object_id in wanted:
+                self._client.PushObject(
+                    message_pb2.PushObjectRequest(
+                        node=request.node,
+                        run_id=reply.metadata.run_id,
+                        object_id=object_id,
+                        object_content=content,
+                        session_id=announced.session_id,
+                    )
+                )
+
+    def _announce(
+        self, request: fleet_pb2.PushMessagesRequest, stop: threading.Event
+    ) -> fleet_pb2.PushMessagesResponse | None:
+        while not stop.is_set():
+            try:
+                return self._client.PushMessages(request)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code == httpx.codes.CONFLICT:
+                    log.info("the server no longer waits for this reply")
+                    return None
+                if error.response.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                    raise
+            stop.wait(self._pace.busy_s * random.uniform(0.5, 1.5))  # noqa: S311
+        return None
+
+    def _judge(self, response: httpx.Response) -> None:
+        """Tell what going online anew will mend from what it will not."""
+        if response.status_code == httpx.codes.FORBIDDEN:
+            raise EnrolmentError(
+                "GLD-E013",
+                f"{self._url} does not take this site in: {response.text[:40]!r}",
+                fix="Ask the operator whether this site is in the server's roster.",
+            )
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            _judge_clock(response.headers.get("date", ""))
+        log.info("%s answered %d; going online anew", self._url, response.status_code)
+
+
+class _Client(FleetHttpClient):
+    """Flower's Fleet client over our TLS: no redirect; no proxy to this machine."""
+
+    def __init__(
+        self, url: str, tls: ssl.SSLContext, key: EllipticCurvePrivateKey
+    ) -> None:
+        super().__init__(
+            url,
+            interceptors=[NodeAuthHttpInterceptor(key, key.public_key()), self],
+            verify=tls,
+        )
+        self._client.close()
+        self._client = httpx.Client(
+            verify=tls,
+            timeout=30.0,
+            follow_redirects=False,
+            trust_env=not _is_loopback(url),
+        )
+        self.node_key = public_key_to_bytes(key.public_key())
+        self.pull_s = 0.0
+        self.upload_bytes = 0
+
+    def intercept(
+        self, context: ProtobufRequestContext, call_next: ProtobufCall
+    ) -> httpx.Response:
+        """Say how long a pull may stay open, and how large an upload will be."""
+        if isinstance(context.message, fleet_pb2.PullMessagesRequest):
+            context.request.headers["guilder-wait-s"] = str(self.pull_s)
+        elif isinstance(context.message, fleet_pb2.PushMessagesRequest):
+            context.request.headers["guilder-upload-bytes"] = str(self.upload_bytes)
+        return call_next(context)
+
+
+def _error(message: Message, word: str) -> Message:
+    code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
+    return Message(Error(code=code, reason=word), reply_to=message)
+
+
+def _describe(error: Exception) -> str:
+    """Say what went wrong without its text, which may hold a value from a row."""
+    if isinstance(error, GuilderError):
+        return str(error)  # by contract without such values
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{Path(f.filename).name}:{f.lineno}" for f in frames[-4:]]
+    return f"{type(error).__name__} at {' > '.join(places)}"
+
+
+def _judge_clock(date: str) -> None:
+    """Raise if the server's clock says that ours is why it refused."""
+    try:
+        server_s = email.utils.parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return
+    ahead_s = time.time() - server_s
+    if -OLDEST_HEADER_S < ahead_s < SYSTEM_TIME_TOLERANCE:
+        return
+    word = "ahead of" if ahead_s > 0 else "behind"
+    raise NetworkError(
+        "GLD-N010",
+        f"this machine's clock is {abs(ahead_s):.0f} s {word} the server's",
+        why="The server takes no request signed at another time than its own.",
+        fix="Set the clock, best by NTP (`timedatectl set-ntp true`), and start again.",
+    )
+
+
+def _judge_tls(error: httpx.TransportError, url: str) -> None:
+    """Raise if TLS failed for good: a certificate was refused on either side."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        raise EnrolmentError(
+            "GLD-E012",
+            f"{url} is not a server of this consortium: {cause.verify_message}",
+            fix="Check the address, and that ca.pem came from the server's operator.",
+        )
+    if cause is not None and "ALERT" in (cause.reason or ""):
+        raise EnrolmentError(
+            "GLD-E011",
+            f"{url} refused this site's certificate: {cause.reason}",
+            fix="Ask the operator for new keys; an old certificate may have run out.",
+        )
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

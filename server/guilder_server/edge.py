@@ -1,0 +1,274 @@
+"""The server's outer wall: who calls, which path, how large, before a byte is parsed.
+
+A caller is known by the key of its TLS certificate and by nothing it says. This
+module knows HTTP and TLS; it knows no Flower and no study.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cryptography import x509
+from starlette.types import Receive, Scope, Send
+from uvicorn import Config, Server
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from guilder_server.uploads import UploadSizeError
+from guilder_shared.certificates import public_pem
+from guilder_shared.errors import NetworkError
+
+logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # we report ourselves
+
+MAX_HEAD_BYTES = 32 * 1024  # request line and headers
+CLOSE = (b"connection", b"close")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request that passed the wall.
+
+    Attributes:
+        site: Whose certificate the caller showed.
+        node_key: That certificate's public key, PEM.
+        path: One of the allowed paths.
+        headers: Names in lower case.
+        body: Whole; never longer than the path's limit.
+    """
+
+    site: str
+    node_key: bytes
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Response:
+    """What the caller gets."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Inside(Protocol):
+    """What lies behind the wall."""
+
+    limits: Mapping[str, int]  # allowed path -> largest body, bytes
+
+    def site_of(self, node_key: bytes) -> str | None:
+        """Name the site with this key; None if there is none."""
+
+    def receiving(self, site: str, path: str, num_bytes: int) -> None:
+        """Hear that a piece of a body came in; may raise UploadSizeError."""
+
+    async def answer(self, request: Request) -> Response:
+        """Answer a request that passed the wall."""
+
+
+class Edge:
+    """Listens on one socket, with TLS, in a thread of its own.
+
+    Args:
+        address: Host and port; port 0 takes a free one.
+        tls: Asks every caller for a certificate of our authority.
+        inside: What lies behind the wall.
+        each_second: Called in the listening thread about once a second.
+    """
+
+    def __init__(
+        self,
+        address: tuple[str, int],
+        tls: ssl.SSLContext,
+        inside: Inside,
+        each_second: Callable[[], None],
+    ) -> None:
+        self._inside = inside
+        self._callers: dict[bytes, set[_PeerProtocol]] = {}
+        self._socket = _bind(address)
+        self.port: int = self._socket.getsockname()[1]
+
+        async def tick() -> None:
+            each_second()
+
+        config = Config(
+            self._serve,
+            interface="asgi3",
+            http=functools.partial(_PeerProtocol, callers=self._callers),  # type: ignore[arg-type]
+            ssl_context_factory=lambda _config, _default: tls,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=1,
+            callback_notify=tick,
+            timeout_notify=0,
+        )
+        self._server = Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run,
+            kwargs={"sockets": [self._socket]},
+            name="guilder-edge",
+            daemon=True,
+        )
+
+    def start(self) -> None:
+        """Begin to listen; returns when callers can connect.
+
+        Raises:
+            NetworkError: The listener did not come up (GLD-N003).
+        """
+        self._thread.start()
+        while not self._server.started:
+            if not self._thread.is_alive():
+                raise NetworkError("GLD-N003", f"port {self.port}: the listener died")
+            time.sleep(0.002)
+
+    def stop(self) -> None:
+        """Close every connection and the socket; returns when it is done."""
+        self._server.should_exit = True  # seen within 0.1 s; open answers go out
+        time.sleep(0.05)
+        for node_key in list(self._callers):
+            self.shut_out(node_key)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+        self._socket.close()
+
+    def shut_out(self, node_key: bytes) -> None:
+        """Cut the open connections of one key."""
+        for caller in list(self._callers.get(node_key, ())):
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                caller.loop.call_soon_threadsafe(caller.transport.abort)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        response = await self._judge(scope, receive)
+        headers = [(k.encode(), v.encode()) for k, v in response.headers.items()]
+        headers.append((b"content-length", str(len(response.body)).encode()))
+        if response.status in {403, 404, 413}:
+            headers.append(CLOSE)  # the body may not have been read
+        await send(_start(response.status, headers))
+        await send({"type": "http.response.body", "body": response.body})
+
+    async def _judge(self, scope: Scope, receive: Receive) -> Response:
+        node_key: bytes = scope["guilder.node_key"]
+        path: str = scope["path"]
+        site = self._inside.site_of(node_key)
+        if site is None:
+            return Response(403, b"not-a-site")
+        limit = self._inside.limits.get(path)
+        if limit is None or scope["method"] != "POST" or scope["query_string"]:
+            return Response(404)
+        headers = {
+            k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]
+        }
+        length = headers.get("content-length", "0")
+        if not length.isascii() or not length.isdigit() or int(length) > limit:
+            return Response(413)
+        try:
+            body = await self._read(receive, site, path, limit)
+        except UploadSizeError:
+            return Response(413)
+        if body is None:
+            return Response(400)  # the caller is gone; nobody reads this
+        return await self._inside.answer(Request(site, node_key, path, headers, body))
+
+    async def _read(
+        self, receive: Receive, site: str, path: str, limit: int
+    ) -> bytes | None:
+        pieces: list[bytes] = []
+        num_bytes = 0
+        while True:
+            event = await receive()
+            if event["type"] != "http.request":
+                return None
+            piece = event.get("body", b"")
+            num_bytes += len(piece)
+            if num_bytes > limit:
+                raise UploadSizeError
+            if piece:
+                self._inside.receiving(site, path, len(piece))
+                pieces.append(piece)
+            if not event.get("more_body", False):
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class _PeerProtocol(HttpToolsProtocol):
+    """uvicorn's HTTP, telling the app which key the caller's certificate holds."""
+
+    def __init__(
+        self, *args: Any, callers: "dict[bytes, set[_PeerProtocol]]", **kw: Any
+    ) -> None:
+        super().__init__(*args, **kw)
+        self._callers = callers
+        self._node_key = b""
+        self._head_bytes: int | None = 0  # None while a body is read
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        node_key = public_pem(x509.load_der_x509_certificate(shown))
+        self._node_key = node_key
+        self._callers.setdefault(node_key, set()).add(self)
+        inner: Callable[..., Awaitable[None]] = self.app
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            scope["guilder.node_key"] = node_key
+            await inner(scope, receive, send)
+
+        self.app = app
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        same_key = self._callers.get(self._node_key, set())
+        same_key.discard(self)
+        if not same_key:
+            self._callers.pop(self._node_key, None)
+
+    def data_received(self, data: bytes) -> None:
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES + len(data):  # earlier pieces alone
+                self.transport.abort()
+                return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        self._head_bytes = 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = None
+        super().on_headers_complete()
+
+
+def _start(status: int, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+    return {"type": "http.response.start", "status": status, "headers": headers}
+
+
+def _bind(address: tuple[str, int]) -> socket.socket:
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server(address, family=family, backlog=256)
+    except OSError as error:
+        in_use = error.errno in {48, 98}  # EADDRINUSE, BSD and Linux
+        raise NetworkError(
+            "GLD-N001" if in_use else "GLD-N002",
+            f"{host} port {port} cannot be listened on: {error.strerror}",
+            fix="Stop the process that has it (`ss -ltnp`), or take another port."
+            if in_use
+            else "Take an address of this machine, and a port above 1023.",
+        ) from None
