@@ -1,10 +1,19 @@
 """What travels between server and site, as frozen dataclasses.
 
-`wire.py` turns them into Flower records; nothing here knows Flower.
+`wire.py` turns them into Flower records; nothing here knows Flower or torch.
 """
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from guilder_shared.errors import IntegrityError
+
+Weights = dict[str, npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,14 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Receipt:
+    """The server's word that it committed a turn's sealed bytes."""
+
+    turn_no: int
+    sha256: str  # of the sealed update, hex
+
+
+@dataclass(frozen=True)
 class TurnRequest:
     """One site's part in one round, asked for."""
 
@@ -64,6 +81,13 @@ class TurnRequest:
     round_no: int
     study_digest: str
     model: bytes  # safetensors
+    receipt: Receipt | None = None  # for the last turn of this site, if committed
+
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that defines the turn; the receipt does not."""
+        head = f"{self.run_id}|{self.grant_id}|{self.turn_no}|{self.round_no}"
+        text = f"{head}|{self.study_digest}|{sha256(self.model)}"
+        return sha256(text.encode())
 
 
 @dataclass(frozen=True)
@@ -75,4 +99,53 @@ class TurnReply:
     turn_no: int
     round_no: int
     update: bytes = b""  # safetensors: local minus global weights
-    reason: str = ""
+    reason: str = ""  # error id and text of a refusal; empty for turn-failed
+
+
+@dataclass(frozen=True)
+class Close:
+    """A run ended: the last receipt, and the grant may give back what is unspent."""
+
+    run_id: str
+    grant_id: str
+    receipt: Receipt | None = None
+
+
+def sha256(data: bytes) -> str:
+    """SHA-256 as hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def pack(weights: Weights) -> bytes:
+    """Weights as safetensors bytes; the same weights give the same bytes."""
+    from safetensors.numpy import save
+
+    return save({name: np.ascontiguousarray(w) for name, w in weights.items()})
+
+
+def unpack(data: bytes, shapes: Mapping[str, tuple[int, ...]]) -> Weights:
+    """Weights from safetensors bytes, checked against what the study defines.
+
+    Raises:
+        IntegrityError: Not safetensors, or other names, shapes, dtype, or a value
+            that is not finite. The message names tensors, never values.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    largest = 4 * sum(int(np.prod(shape)) for shape in shapes.values()) + 200_000
+    if len(data) > largest:
+        raise IntegrityError(
+            "GLD-I040", f"model of {len(data)} bytes, at most {largest} expected"
+        )
+    try:
+        weights = load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError("GLD-I040", "model is not safetensors") from error
+    found = {name: tuple(w.shape) for name, w in weights.items()}
+    if found != dict(shapes):
+        raise IntegrityError("GLD-I041", "model has other tensors than the study's")
+    for name, w in weights.items():
+        if w.dtype != np.float32 or not np.isfinite(w).all():
+            raise IntegrityError("GLD-I042", f"tensor {name!r} is not finite float32")
+    return weights

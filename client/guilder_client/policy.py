@@ -1,0 +1,133 @@
+"""What this institution permits: which studies, at which cost, with how many others.
+
+`consider` answers an offer before anything is spent; `check` guards every turn. Both
+read no row. A refusal names the rule and its line in site.toml.
+"""
+
+from guilder_client.settings import SiteFile
+from guilder_client.site import Site
+from guilder_shared import tasks
+from guilder_shared.errors import (
+    BudgetSpent,
+    GuilderError,
+    IntegrityError,
+    PolicyRefused,
+)
+from guilder_shared.messages import Answer, Offer, Plan, TurnRequest, Verdict
+from guilder_shared.models import registry
+from guilder_shared.privacy import accounting
+from guilder_shared.privacy.ledger import Grant
+from guilder_shared.study import Study
+
+
+def consider(site: Site, offer: Offer) -> Answer:
+    """Answer an offer: a grant with the whole schedule reserved, or a refusal.
+
+    Asking twice for the same run and study gives the same grant. No row is read.
+    """
+    try:
+        study = Study.from_canonical(offer.study)
+        permit(site.settings, study)
+        source = site.source(study.data.dataset)
+        source.check(study.data)
+        accounting.confirm(study, offer.plan)
+        grant = _reserve(site, study, offer)
+    except BudgetSpent as error:
+        return Answer(Verdict.REFUSED_BY_BUDGET, site.name, reason=str(error))
+    except GuilderError as error:
+        return Answer(Verdict.REFUSED_BY_POLICY, site.name, reason=str(error))
+    return Answer(
+        Verdict.ACCEPTED, site.name, grant.grant_id, public_size=source.public_size
+    )
+
+
+def permit(settings: SiteFile, study: Study) -> None:
+    """Raise PolicyRefused unless site.toml's policy allows `study`."""
+    policy, name = settings.policy, settings.site.name
+    where = "[policy] in site.toml"
+    tasks.recipe(study.study.recipe)  # StudyError if it is not installed here
+    registry.shapes(study)
+    if study.study.recipe not in policy.recipes:
+        raise PolicyRefused(
+            "GLD-S001",
+            f"site {name!r} does not allow the recipe {study.study.recipe!r}",
+            fix=f"add it to recipes under {where}",
+        )
+    if study.privacy.mechanism == "none" and not policy.allow_unprotected:
+        raise PolicyRefused(
+            "GLD-S002",
+            f"site {name!r} does not allow studies without privacy",
+            fix=f"allow_unprotected under {where}; every report will say so",
+        )
+    if (
+        study.privacy.mechanism != "none"
+        and study.privacy.epsilon > policy.largest_epsilon
+    ):
+        raise PolicyRefused(
+            "GLD-S003",
+            f"the study wants epsilon {study.privacy.epsilon:g}; site {name!r} allows "
+            f"at most {policy.largest_epsilon:g} a study",
+            fix=f"lower privacy.epsilon, or change largest_epsilon under {where}",
+        )
+    if study.aggregation.min_sites < policy.smallest_cohort:
+        raise PolicyRefused(
+            "GLD-S005",
+            f"the study may run with {study.aggregation.min_sites} sites; {name!r} "
+            f"takes part from {policy.smallest_cohort} sites on",
+            fix="raise aggregation.min_sites",
+        )
+    if policy.accept == "ask" and study.digest() not in policy.accepted:
+        raise PolicyRefused(
+            "GLD-S006",
+            f"site {name!r} accepts listed studies only; this one is {study.digest()}",
+            fix=f"add the digest to accepted under {where}",
+        )
+
+
+def check(site: Site, request: TurnRequest) -> tuple[Grant, Study, Plan]:
+    """The grant, study and plan of a turn that is really ours to take.
+
+    Raises:
+        PolicyRefused: No such grant here, it is closed, or it is for another study
+            or run. Nothing was charged.
+    """
+    grant = site.ledger.find(request.grant_id)
+    if grant is None or grant.closed:
+        raise PolicyRefused(
+            "GLD-S007", f"site {site.name!r} holds no open grant for this turn"
+        )
+    if (grant.study_digest, grant.run_id) != (request.study_digest, request.run_id):
+        raise PolicyRefused(
+            "GLD-S008", f"the turn belongs to another study than {grant.study_digest}"
+        )
+    study = Study.from_canonical(str(grant.meta["study"]).encode())
+    if study.digest() != grant.study_digest:
+        raise IntegrityError("GLD-I031", "the stored study is not the accepted one")
+    permit(site.settings, study)
+    return grant, study, Plan(**grant.meta["plan"])
+
+
+def _reserve(site: Site, study: Study, offer: Offer) -> Grant:
+    plan = offer.plan
+    return site.ledger.reserve(
+        run_id=offer.run_id,
+        server=site.settings.site.server,
+        study_digest=study.digest(),
+        study_name=study.study.name,
+        dataset=study.data.dataset,
+        study_epsilon=study.privacy.epsilon,
+        study_delta=study.privacy.delta,
+        turn_event=accounting.turn_event(study, plan),
+        num_turns=plan.num_turns,
+        meta={
+            "study": offer.study.decode(),
+            "plan": {
+                "noise_multiplier": plan.noise_multiplier,
+                "num_turns": plan.num_turns,
+                "sensitivity_slack": plan.sensitivity_slack,
+            },
+            "unit": study.privacy.unit,
+            "mechanism": study.privacy.mechanism,
+            "simulated": site.seed is not None,
+        },
+    )

@@ -1,0 +1,48 @@
+"""The client process: one site open, one node online, until stopped."""
+
+import logging
+import threading
+
+from guilder_client import app as client_app
+from guilder_client.node import Node
+from guilder_client.settings import SiteFile
+from guilder_client.site import Site
+
+log = logging.getLogger(__name__)
+
+
+def run_client(settings: SiteFile, stop: threading.Event) -> None:
+    """Keep the site online until `stop`.
+
+    The ledger is opened and verified before the first byte is sent; torch is loaded
+    after the site is online, so that a restarted client is seen within seconds.
+
+    Raises:
+        IntegrityError: The ledger was changed. EnrolmentError: a key is missing.
+    """
+    site = Site.open(settings)
+    warm_up = threading.Thread(target=_warm_up, daemon=True, name="warm-up")
+
+    def on_online() -> None:
+        log.info("site %s is online", site.name)
+        if warm_up.ident is None:  # not started yet
+            warm_up.start()
+
+    node = Node(
+        settings.site.server,
+        settings.keys.key.parent,
+        client_app.make_app(lambda _context: site),
+        {"site": site.name},
+        on_online=on_online,
+    )
+    try:
+        node.run_forever(stop)
+    finally:
+        site.ledger.shut()
+
+
+def _warm_up() -> None:
+    """Import what the first turn needs, while the server is not waiting for it."""
+    import dp_accounting.pld  # noqa: F401
+
+    from guilder_shared.training import fit  # noqa: F401

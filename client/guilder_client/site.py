@@ -1,0 +1,110 @@
+"""One institution: its name, its settings, its ledger, its sealed turns, its data.
+
+Knows no network. Two things differ between a deployed and a simulated site, and both
+are fields here: where randomness comes from, and whether replies are held to a clock.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, Self
+
+from guilder_client.sealed import SealedTurns
+from guilder_client.settings import SiteFile
+from guilder_shared.errors import PolicyRefused
+from guilder_shared.identity import SigningKey
+from guilder_shared.privacy.ledger import Budget, Ledger
+from guilder_shared.study import TableData
+from guilder_shared.tasks import Examples
+
+
+class Source(Protocol):
+    """A dataset of this site: public facts, a check without rows, and the rows."""
+
+    @property
+    def public_size(self) -> int:
+        """Rows as all may know it: typed and agreed, never counted."""
+
+    def check(self, data: TableData) -> None:
+        """Raise DataError if the columns do not fit the contract; reads no row."""
+
+    def read(self, data: TableData) -> Examples:
+        """All rows, encoded. Called only after the ledger was charged."""
+
+
+@dataclass
+class Site:
+    """One institution, open for work.
+
+    Attributes:
+        seed: Keys sampling and noise in a simulation; None in a deployment, where
+            randomness comes from the operating system alone.
+        paced: Replies wait for the study's reply quantum, and a failed turn for the
+            round's deadline; False in a simulation.
+    """
+
+    name: str
+    settings: SiteFile
+    ledger: Ledger
+    sealed: SealedTurns
+    sources: Mapping[str, Source]
+    seed: int | None = None
+    paced: bool = True
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    _rows: dict[str, Examples] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, settings: SiteFile) -> Self:
+        """The deployed site that `settings` (site.toml) describes.
+
+        Raises:
+            IntegrityError: The ledger was changed. EnrolmentError: a key is missing.
+        """
+        from guilder_client.data.source import open_source
+
+        state = settings.site.state_dir
+        key = SigningKey.load(settings.keys.signing_key)
+        ledger = Ledger.open(
+            state / "ledger.db", key, site=settings.site.name, budgets=budgets(settings)
+        )
+        return cls(
+            name=settings.site.name,
+            settings=settings,
+            ledger=ledger,
+            sealed=SealedTurns(state / "turns"),
+            sources={name: open_source(d) for name, d in settings.data.items()},
+        )
+
+    def source(self, dataset: str) -> Source:
+        """The source mapped to `dataset`; PolicyRefused if there is none."""
+        if dataset not in self.sources:
+            raise PolicyRefused(
+                "GLD-S004",
+                f"site {self.name!r} maps no data to the dataset {dataset!r}",
+                fix=f"add [data.{dataset}] to site.toml",
+            )
+        return self.sources[dataset]
+
+    def read(self, grant_id: str, data: TableData) -> Examples:
+        """The rows for one grant; kept in memory until the grant is closed."""
+        if grant_id not in self._rows:
+            self._rows[grant_id] = self.source(data.dataset).read(data)
+        return self._rows[grant_id]
+
+    def forget(self, grant_id: str) -> None:
+        """Drop a closed grant's rows."""
+        self._rows.pop(grant_id, None)
+
+
+def budgets(settings: SiteFile) -> list[Budget]:
+    """The budgets of site.toml, as the ledger knows them."""
+    return [
+        Budget(name, lines.epsilon, lines.delta, tuple(lines.datasets))
+        for name, lines in settings.budget.items()
+    ]
+
+
+def read_ledger(settings: SiteFile) -> Ledger:
+    """The site's ledger for reading, beside a client that may be running."""
+    key = SigningKey.load(settings.keys.signing_key)
+    return Ledger.read(settings.site.state_dir / "ledger.db", key)

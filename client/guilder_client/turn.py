@@ -1,0 +1,157 @@
+"""One site's turn in one round, as a list of verbs.
+
+    1 check   2 spend   3 answer again   4 read   5 train   6 seal   7 send
+
+Mathematics: the only thing computed from rows that leaves is `fit`'s result, private
+by design 5.4 and covered by the event the ledger charged when the grant was made.
+Crash order: the charge is durable before a row is read, the sealed file and its ledger
+row are durable before a byte is sent. Killed between them, the turn is trained again
+under the same charge with fresh randomness; killed after them, the same bytes are sent.
+This module knows no network.
+"""
+
+import logging
+import time
+
+from guilder_client import policy
+from guilder_client.site import Site
+from guilder_shared.errors import BudgetSpent, GuilderError, PolicyRefused
+from guilder_shared.messages import (
+    Close,
+    Plan,
+    Receipt,
+    TurnReply,
+    TurnRequest,
+    Verdict,
+    Weights,
+    pack,
+    unpack,
+)
+from guilder_shared.models import registry
+from guilder_shared.privacy.ledger import Grant
+from guilder_shared.privacy.sampling import TurnKeys
+from guilder_shared.study import Study
+from guilder_shared.tasks import Examples
+
+log = logging.getLogger(__name__)
+GIVEN_UP = "GLD-B005"  # the ledger's word for a turn that was started too often
+DEADLINE_MARGIN_S = 2.0  # a failed turn is told just before the server stops waiting
+
+
+def take(site: Site, request: TurnRequest) -> TurnReply:
+    """Take one turn; asked again, give the same bytes.
+
+    Returns a reply whose verdict is done, or one of the constant refusals. After the
+    charge nothing but the noised update or `turn-failed` is returned, whatever the
+    data does; `turn-failed` only at the round's deadline, so its time says nothing.
+    """
+    start = time.monotonic()
+    with site.lock:
+        try:
+            grant, study, plan = policy.check(site, request)  # 1 ours?
+            acknowledge(site, grant, request.receipt)
+            model = unpack(request.model, registry.shapes(study))
+            spend = site.ledger.spend(  # 2 durable
+                grant.grant_id, request.turn_no, request.fingerprint()
+            )
+        except BudgetSpent as error:
+            if error.error_id == GIVEN_UP:  # started too often: the server may ask anew
+                return _reply(request, Verdict.TURN_FAILED)
+            return _reply(request, Verdict.REFUSED_BY_BUDGET, reason=str(error))
+        except GuilderError as error:
+            return _reply(request, Verdict.REFUSED_BY_POLICY, reason=str(error))
+        try:
+            if spend.state == "sealed":  # 3 the same again
+                data = site.sealed.read(
+                    grant.grant_id, request.turn_no, spend.sealed_sha256
+                )
+            else:
+                examples = site.read(grant.grant_id, study.data)  # 4 rows
+                update = _train(site, request, study, plan, model, examples)  # 5
+                data = _seal(site, grant, request.turn_no, update)  # 6 durable
+        except Exception:
+            log.exception("turn %s of %s failed", request.turn_no, grant.study_name)
+            study_deadline_s = study.aggregation.round_deadline_s - DEADLINE_MARGIN_S
+            _wait_until(site, start, study_deadline_s)
+            return _reply(request, Verdict.TURN_FAILED)
+    _wait_for_quantum(site, start, study.aggregation.reply_quantum_s)
+    return _reply(request, Verdict.DONE, update=data)  # 7 send
+
+
+def acknowledge(site: Site, grant: Grant, receipt: Receipt | None) -> None:
+    """Write the server's receipt into the chain, then drop the sealed file.
+
+    A receipt for other bytes than were sealed is left alone: the file stays.
+    """
+    if receipt is None:
+        return
+    if site.ledger.receipt(grant.grant_id, receipt.turn_no, receipt.sha256):
+        site.sealed.delete(grant.grant_id, receipt.turn_no)
+
+
+def close(site: Site, closing: Close) -> None:
+    """The run ended: keep the last receipt, give back what was not spent.
+
+    Raises:
+        PolicyRefused: The grant is not of this run.
+    """
+    grant = site.ledger.find(closing.grant_id)
+    if grant is None or grant.run_id != closing.run_id:
+        raise PolicyRefused("GLD-S007", f"site {site.name!r} holds no such grant")
+    with site.lock:
+        acknowledge(site, grant, closing.receipt)
+        site.ledger.close(grant.grant_id)
+        site.forget(grant.grant_id)
+
+
+def _train(
+    site: Site,
+    request: TurnRequest,
+    study: Study,
+    plan: Plan,
+    model: Weights,
+    examples: Examples,
+) -> Weights:
+    from guilder_shared.training.fit import fit
+
+    return fit(
+        model,
+        study,
+        plan,
+        examples,
+        public_size=site.source(study.data.dataset).public_size,
+        keys=TurnKeys.choose(
+            study,
+            site=site.name,
+            round_no=request.round_no,
+            turn_no=request.turn_no,
+            simulation_seed=site.seed,
+        ),
+    )
+
+
+def _seal(site: Site, grant: Grant, turn_no: int, update: Weights) -> bytes:
+    data = pack(update)
+    digest = site.sealed.write(grant.grant_id, turn_no, data)
+    site.ledger.seal(grant.grant_id, turn_no, digest)
+    return data
+
+
+def _reply(
+    request: TurnRequest, verdict: Verdict, *, update: bytes = b"", reason: str = ""
+) -> TurnReply:
+    return TurnReply(
+        verdict, request.grant_id, request.turn_no, request.round_no, update, reason
+    )
+
+
+def _wait_until(site: Site, start: float, elapsed_s: float) -> None:
+    if site.paced:
+        time.sleep(max(0.0, start + elapsed_s - time.monotonic()))
+
+
+def _wait_for_quantum(site: Site, start: float, quantum_s: float) -> None:
+    """Sleep to the next multiple of the quantum, so that time tells little."""
+    if site.paced and quantum_s > 0:
+        elapsed_s = time.monotonic() - start
+        time.sleep(quantum_s - elapsed_s % quantum_s)

@@ -1,0 +1,5 @@
+"""`python -m guilder` is the command `guilder`."""
+
+from guilder.cli import main
+
+main()

@@ -1,0 +1,65 @@
+"""The command `guilder`: mounts the groups, and turns errors into exit codes.
+
+Nothing heavy is imported here or by any `commands` module at import time: `--help`
+loads neither torch nor Flower.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from guilder import config_commands, demo_commands
+from guilder.privacy_commands import app as privacy_app
+from guilder_client.commands import app as client_app
+from guilder_server.commands import run_app, server_app
+from guilder_shared.errors import GuilderError
+from guilder_simulations import commands as simulation_commands
+
+app = typer.Typer(
+    name="guilder",
+    help="Federated learning with differential privacy, out of a budget you can audit.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(server_app, name="server")
+app.add_typer(client_app, name="client")
+app.add_typer(run_app, name="run")
+app.add_typer(privacy_app, name="privacy")
+app.add_typer(config_commands.app, name="config")
+app.command("simulate")(simulation_commands.simulate)
+app.command("demo")(demo_commands.demo)
+
+
+@app.callback()
+def root(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show tracebacks of errors.")
+    ] = False,
+    non_interactive: Annotated[
+        bool, typer.Option("--non-interactive", help="Never ask; fail instead.")
+    ] = False,
+) -> None:
+    """Read the options of every command; `main` looks at --debug itself."""
+
+
+@app.command("version")
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    typer.echo(installed("guilder"))
+
+
+def main() -> None:
+    """Run the command; exit with the code its outcome deserves."""
+    try:
+        app()
+    except GuilderError as error:
+        if "--debug" in sys.argv:
+            raise
+        typer.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

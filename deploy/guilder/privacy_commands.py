@@ -1,0 +1,46 @@
+"""`guilder privacy …`: the officer's commands. They never load torch."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Read and verify what studies have cost.", no_args_is_help=True)
+
+
+@app.command()
+def report(
+    site: Annotated[
+        Path, typer.Option("--site", help="The site file.", metavar="SITE.TOML")
+    ] = Path("site.toml"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the report's files.")
+    ] = Path("reports"),
+) -> None:
+    """Write this site's signed privacy report, as JSON and as HTML."""
+    from guilder_client.settings import SiteFile
+    from guilder_client.site import read_ledger
+    from guilder_shared import reports
+
+    settings = SiteFile.load(site)
+    with read_ledger(settings) as ledger:
+        path = reports.write(ledger, out)
+    typer.echo(str(path))
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="A report, NAME.report.json.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout.")
+    ] = False,
+) -> None:
+    """Check signature and chain of FILE and recompute its epsilon, offline.
+
+    Exit code 0: every number follows from signed entries. 5: something was changed.
+    """
+    from guilder_shared import reports
+
+    found = reports.verify(file)
+    typer.echo(json.dumps(found.to_json()) if as_json else found.to_text())

@@ -1,0 +1,84 @@
+"""The sum of a round: replies folded one by one, in integers, and forgotten.
+
+FedAvg over updates, weighted by public sizes. Folding is int64 fixed point, so the
+same replies give the same bytes in any order. This module knows no wire, no privacy.
+
+Range: weights sum to at most 512 * 2^14 = 2^23; a folded value is at most
+2^10 * 2^30 * 2^23 = 2^63, and the check is strict, so nothing overflows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from guilder_shared.errors import IntegrityError, StudyError
+from guilder_shared.messages import Weights
+
+SCALE: Final = 2**30  # fixed point: one unit is 2^-30, about 1e-9
+LARGEST_WEIGHT: Final = 2**14
+LARGEST_UPDATE: Final = 2.0**10  # per coordinate; a site beyond is blamed
+MOST_SITES: Final = 512
+
+
+@dataclass
+class Total:
+    """The running sum of one round."""
+
+    sums: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    weight: int = 0
+
+
+def weigh(public_sizes: Mapping[str, int]) -> dict[str, int]:
+    """Integer weights in proportion to public sizes, the largest 2^14.
+
+    Raises:
+        StudyError: More than 512 sites; the integer sum could overflow.
+    """
+    if len(public_sizes) > MOST_SITES:
+        raise StudyError(
+            "GLD-C080", f"{len(public_sizes)} sites, at most {MOST_SITES} can be summed"
+        )
+    largest = max(public_sizes.values(), default=1)
+    return {
+        site: max(1, round(LARGEST_WEIGHT * size / largest))
+        for site, size in public_sizes.items()
+    }
+
+
+def empty(model: Weights) -> Total:
+    """A sum of nothing, shaped like `model`."""
+    return Total({name: np.zeros(w.shape, np.int64) for name, w in model.items()})
+
+
+def fold(total: Total, update: Weights, *, weight: int, site: str) -> Total:
+    """Add one site's update; `update` may be dropped afterwards.
+
+    Raises:
+        IntegrityError: A coordinate is not finite or is 2^10 or more; names the site.
+    """
+    for name, values in update.items():
+        if not bool((np.abs(values) < LARGEST_UPDATE).all()):  # also catches NaN
+            raise IntegrityError(
+                "GLD-I045",
+                f"site {site!r} sent an update of {name!r} that is not finite or "
+                f"reaches {LARGEST_UPDATE:.0f}. It was not added.",
+                fix="lower [training] learning_rate, or leave the site out",
+            )
+    for name, values in update.items():
+        units = np.rint(values.astype(np.float64) * SCALE).astype(np.int64)
+        total.sums[name] += units * weight
+    total.weight += weight
+    return total
+
+
+def step(model: Weights, total: Total) -> Weights:
+    """The next global model: model + weighted mean of the updates, float32."""
+    assert total.weight > 0, "a round without replies is never stepped"
+    divisor = float(SCALE) * total.weight
+    return {
+        name: (w.astype(np.float64) + total.sums[name] / divisor).astype(np.float32)
+        for name, w in model.items()
+    }

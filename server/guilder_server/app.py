@@ -1,0 +1,85 @@
+"""The Flower ServerApp: a run in, its rounds carried through.
+
+`make_app` lets each Grid say where a run is kept; `app` is the one that the hub and
+stock Flower load: it finds the run's folder in the run's configuration.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from guilder_server import rounds
+from guilder_server.grid import Sites
+from guilder_server.runstore import RunStore
+from guilder_shared.errors import GuilderError, StudyError
+from guilder_shared.messages import Weights
+from guilder_shared.study import Study
+from guilder_shared.tasks import Examples
+
+RUN_FOLDER: Final = "run-folder"  # key in the run's configuration
+
+
+def make_app(find: Callable[[Context], rounds.Run]) -> ServerApp:
+    """A ServerApp that carries through the run that `find` names."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        task = find(context)
+        carry_through(task, Sites(grid, task.stopped))
+
+    return app
+
+
+def carry_through(task: rounds.Run, sites: Sites) -> None:
+    """Run all rounds and record how it ended; a crash leaves the run to be resumed.
+
+    Raises:
+        GuilderError: As `rounds.run`; the run is then recorded as failed or stopped.
+    """
+    task.store.enter("running")
+    try:
+        rounds.run(task, sites)
+    except GuilderError as error:
+        task.store.enter("stopped" if task.stopped.is_set() else "failed", error)
+        raise
+    task.store.enter("finished")
+
+
+def on_holdout(study: Study, holdout: Examples | None) -> rounds.Evaluate:
+    """How the global model is measured: on public rows the server holds, or not.
+
+    Raises:
+        StudyError: The study asks for a public hold-out and the server has none.
+    """
+    if study.evaluation.on == "none":
+        return lambda _weights: {}
+    if holdout is None or not len(holdout.targets):
+        raise StudyError(
+            "GLD-C081",
+            f"the study is evaluated on a public hold-out of {study.data.dataset!r}, "
+            "and this server has no rows of it",
+            fix=f"add [holdout.{study.data.dataset}] to server.toml, "
+            'or set evaluation.on = "none"',
+        )
+    return partial(_evaluate, study, holdout)
+
+
+def _evaluate(study: Study, holdout: Examples, weights: Weights) -> dict[str, float]:
+    from guilder_shared.training.evaluate import evaluate
+
+    return evaluate(weights, study, holdout)
+
+
+def _find(context: Context) -> rounds.Run:
+    store = RunStore.open(Path(str(context.run_config[RUN_FOLDER])))
+    only = store.fact("only") or []
+    evaluate = on_holdout(store.study, None)
+    return rounds.Run(store.study, store.plan, store, evaluate, frozenset(only))
+
+
+app = make_app(_find)

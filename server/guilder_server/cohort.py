@@ -1,0 +1,152 @@
+"""Who takes part: offers made, answers checked, grants kept by site name.
+
+A refusal by policy or budget ends the run with the site's name. This module neither
+trains nor sums.
+"""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from guilder_server.aggregate import weigh
+from guilder_server.grid import Sites
+from guilder_shared import wire
+from guilder_shared.errors import (
+    BudgetSpent,
+    GuilderError,
+    IntegrityError,
+    PolicyRefused,
+    RunFailed,
+)
+from guilder_shared.messages import Answer, Close, Offer, Receipt, Verdict
+from guilder_shared.study import Study
+
+GATHER_S: Final = 5.0  # sites that are late by less than this join the first round
+POLL_S: Final = 0.02
+
+
+@dataclass(frozen=True)
+class Member:
+    """A site with a grant for this run."""
+
+    site: str
+    node_id: int
+    grant_id: str
+    public_size: int
+
+
+@dataclass
+class Cohort:
+    """The sites that accepted this run; `only` limits it to named sites."""
+
+    sites: Sites
+    study: Study
+    offer: Offer
+    only: frozenset[str] = frozenset()
+    members: dict[str, Member] = field(default_factory=dict)
+    _met: set[int] = field(default_factory=set)
+
+    def choose(self, awaited: Iterable[str] = ()) -> list[Member]:
+        """The members of the next round, by name; newcomers are offered the run.
+
+        Waits for `min_sites` members, and a few seconds more for `awaited` names
+        (those of the round before), at most one round deadline.
+
+        Raises:
+            RunFailed: Fewer than min_sites came within the deadline.
+            PolicyRefused, BudgetSpent: A site refused; names it.
+        """
+        start = time.monotonic()
+        deadline_s = self.study.aggregation.round_deadline_s
+        while True:
+            self._offer_to_newcomers()
+            waited_s = time.monotonic() - start
+            enough = len(self.members) >= self.study.aggregation.min_sites
+            missing = (set(awaited) | self.only) - set(self.members)
+            if enough and (not missing or waited_s > GATHER_S):
+                return [self.members[name] for name in sorted(self.members)]
+            if waited_s > deadline_s:
+                raise self._too_few(deadline_s)
+            time.sleep(POLL_S)
+
+    def weights(self) -> dict[str, int]:
+        """Integer weight of every member, from public sizes."""
+        return weigh({m.site: m.public_size for m in self.members.values()})
+
+    def close(self, receipts: dict[str, Receipt]) -> None:
+        """Tell every member that the run ended; silence is not waited for long."""
+        contents = {
+            member.node_id: wire.encode_close(
+                Close(self.offer.run_id, member.grant_id, receipts.get(site))
+            )
+            for site, member in self.members.items()
+        }
+        for _ in self.sites.ask(contents, wire.CLOSE, group="close", timeout_s=10.0):
+            pass
+
+    def _offer_to_newcomers(self) -> None:
+        newcomers = {
+            node_id
+            for node_id in self.sites.online() - self._met
+            if not self.only or self.sites.certified_name(node_id) in self.only | {None}
+        }
+        if not newcomers:
+            return
+        content = wire.encode_offer(self.offer)
+        asked = dict.fromkeys(newcomers, content)
+        # a plan is confirmed at the site, after torch and scipy are loaded: seconds
+        timeout_s = min(120.0, self.study.aggregation.round_deadline_s)
+        for node_id, reply in self.sites.ask(
+            asked, wire.OFFER, group="offer", timeout_s=timeout_s
+        ):
+            self._meet(node_id, wire.decode_answer(reply))
+
+    def _meet(self, node_id: int, answer: Answer) -> None:
+        certified = self.sites.certified_name(node_id)
+        if certified is not None and certified != answer.site:
+            raise IntegrityError(
+                "GLD-I046",
+                f"the site with certificate {certified!r} answered as {answer.site!r}",
+            )
+        if self.only and answer.site not in self.only:
+            self._met.add(node_id)
+            return
+        if answer.verdict == Verdict.BUSY:
+            return  # offered again at the next look
+        self._met.add(node_id)
+        if answer.verdict != Verdict.ACCEPTED:
+            raise refusal(answer.site, answer.verdict, answer.reason)
+        known = self.members.get(answer.site)
+        if known is not None and known.grant_id != answer.grant_id:
+            raise IntegrityError(
+                "GLD-I047", f"site {answer.site!r} answered one run with two grants"
+            )
+        self.members[answer.site] = Member(
+            answer.site, node_id, answer.grant_id, max(1, answer.public_size)
+        )
+
+    def _too_few(self, waited_s: float) -> RunFailed:
+        here = ", ".join(sorted(self.members)) or "nobody"
+        missing = ", ".join(sorted(self.only - set(self.members)))
+        return RunFailed(
+            "GLD-R001",
+            f"{len(self.members)} of at least {self.study.aggregation.min_sites} sites "
+            f"came within {waited_s:.0f} s (here: {here}"
+            + (f"; missing: {missing})" if missing else ")"),
+            fix="start the missing clients, then `guilder run resume`",
+        )
+
+
+def refusal(site: str, verdict: Verdict, reason: str) -> GuilderError:
+    """The error that ends a run because `site` refused; the reason is the site's."""
+    if verdict == Verdict.REFUSED_BY_BUDGET:
+        return BudgetSpent(
+            "GLD-B003",
+            f"site {site!r} refused: its budget has no room for this study",
+            why=reason,
+            fix="lower epsilon or rounds, or ask the site; nothing was charged for it",
+        )
+    return PolicyRefused(
+        "GLD-S010", f"site {site!r} refused the study", why=reason or str(verdict)
+    )

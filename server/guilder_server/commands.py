@@ -1,0 +1,153 @@
+"""`guilder server …` and `guilder run …`: the operator's commands."""
+
+import json
+import logging
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+server_app = typer.Typer(help="Run the aggregation server.", no_args_is_help=True)
+run_app = typer.Typer(help="Submit and follow studies.", no_args_is_help=True)
+ServerOption = Annotated[
+    Path, typer.Option("--server", help="The server file.", metavar="SERVER.TOML")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+RunArgument = Annotated[str, typer.Argument(help="The run's id.", metavar="RUN")]
+HERE = Path("server/server.toml")
+
+
+@server_app.command()
+def init(
+    local_sites: Annotated[
+        str, typer.Option("--local-sites", help="Names of the sites: a,b,c.")
+    ],
+    folder: Annotated[Path, typer.Option("--dir", help="Where to write.")] = Path(),
+    host: Annotated[
+        str, typer.Option(help="Name or address by which sites reach the server.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port for sites.")] = 9443,
+    control_port: Annotated[int, typer.Option(help="Port for `guilder run`.")] = 9444,
+) -> None:
+    """Make keys, certificates and files for one server and its sites, in one step.
+
+    Each sites/NAME folder is then moved to its institution, by a safe way: it holds
+    that site's private keys.
+    """
+    from guilder_server.init import init_local
+
+    names = [name.strip() for name in local_sites.split(",") if name.strip()]
+    init_local(folder, names, host=host, port=port, control_port=control_port)
+    typer.echo(
+        f"wrote {folder / 'server'} and {len(names)} folders in {folder / 'sites'}"
+    )
+    typer.echo(f"next: guilder server start --server {folder / HERE}")
+
+
+@server_app.command()
+def start(server: ServerOption = HERE) -> None:
+    """Serve sites and the control channel until stopped; open runs go on."""
+    from guilder_server.resident import run_server
+    from guilder_server.settings import ServerFile
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    run_server(ServerFile.load(server), stop)
+
+
+@run_app.command()
+def submit(
+    study: Annotated[Path, typer.Argument(help="The study file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Change a key: a.b=value.")
+    ] = None,
+    sites: Annotated[
+        str, typer.Option("--sites", help="Only these sites: a,b,c.")
+    ] = "",
+    follow: Annotated[
+        bool, typer.Option("--watch", help="Follow the run to its end.")
+    ] = False,
+    as_json: JsonOption = False,
+    server: ServerOption = HERE,
+) -> None:
+    """Submit STUDY: its privacy plan is solved once, then sites are offered it."""
+    from guilder_shared.study import Study
+
+    loaded = Study.load(study, tuple(overrides or ()))
+    only = [name.strip() for name in sites.split(",") if name.strip()]
+    with _control(server) as control:
+        run_id = control.submit(loaded.canonical(), only)
+        typer.echo(json.dumps({"run_id": run_id}) if as_json else run_id)
+        if follow:
+            _follow(control, run_id, as_json)
+
+
+@run_app.command()
+def watch(
+    run_id: RunArgument, as_json: JsonOption = False, server: ServerOption = HERE
+) -> None:
+    """Follow RUN to its end; the exit code is the outcome of the run."""
+    with _control(server) as control:
+        _follow(control, run_id, as_json)
+
+
+@run_app.command("list")
+def list_runs(as_json: JsonOption = False, server: ServerOption = HERE) -> None:
+    """List all runs, newest first."""
+    with _control(server) as control:
+        for run in control.list():
+            typer.echo(json.dumps(run) if as_json else _run_line(run))
+
+
+@run_app.command()
+def resume(run_id: RunArgument, server: ServerOption = HERE) -> None:
+    """Go on with a failed or stopped RUN at the round it was in."""
+    with _control(server) as control:
+        control.resume(run_id)
+    typer.echo(f"{run_id} goes on")
+
+
+@run_app.command()
+def stop(run_id: RunArgument, server: ServerOption = HERE) -> None:
+    """Stop RUN at once; `guilder run resume` goes on with it."""
+    with _control(server) as control:
+        control.stop(run_id)
+    typer.echo(f"{run_id} is stopping")
+
+
+def _control(server: Path) -> Any:
+    from guilder_server.control import ControlClient
+    from guilder_server.settings import ServerFile
+
+    return ControlClient.from_settings(ServerFile.load(server))
+
+
+def _follow(control: Any, run_id: str, as_json: bool) -> None:
+    last: dict[str, Any] = {}
+    for event in control.watch(run_id):
+        last = event
+        typer.echo(json.dumps(event) if as_json else _event_line(event))
+    if last.get("exit_code"):
+        typer.echo(f"{last['id']} {last['what']}", err=True)
+        for part in ("why", "fix"):
+            if last.get(part):
+                typer.echo(f"  {part}: {last[part]}", err=True)
+        raise typer.Exit(int(last["exit_code"]))
+
+
+def _event_line(event: dict[str, Any]) -> str:
+    if event["kind"] == "round":
+        metrics = "  ".join(f"{k} {v:.4f}" for k, v in event["metrics"].items())
+        return f"round {event['round']}  {metrics}  sites {', '.join(event['sites'])}"
+    rest = {k: v for k, v in event.items() if k not in ("t", "kind") and v}
+    return " ".join([event["kind"], *(f"{k}={v}" for k, v in rest.items())])
+
+
+def _run_line(run: dict[str, Any]) -> str:
+    error = run["error"]["what"] if run["error"] else ""
+    done = f"{run['round']}/{run['rounds']}"
+    return f"{run['run_id']}  {run['state']:8}  round {done}  {error}".rstrip()

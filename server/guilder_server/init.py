@@ -1,0 +1,143 @@
+"""A whole consortium's first files: keys, certificates, server.toml, a site.toml each.
+
+For trying, for tests and for a consortium on one machine. The files are meant to be
+read and edited by people. Keys are made here only; nothing is sent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from guilder_shared import certificates
+from guilder_shared.errors import StudyError
+
+SERVER_TOML = """\
+schema = 1
+
+[server]
+url = "https://{host}:{port}"        # how sites reach this server
+host = "{bind}"                      # the address it listens on
+port = {port}
+control_port = {control_port}        # for `guilder run`, by the operator's certificate
+storage = "state"                    # runs: models, metrics, events
+
+[keys]
+key = "server.key"
+certificate = "server.pem"
+authority = "ca.pem"
+
+[operator]
+key = "operator.key"
+certificate = "operator.pem"
+
+[sites]
+folder = "sites"                     # NAME.pem of each site that may connect
+
+# Public rows on which the global model is measured (evaluation.on = "public-holdout"):
+# [holdout.card-payments]
+# kind = "parquet"
+# path = "holdout.parquet"
+"""
+HOLDOUT_TOML = """
+[holdout.{dataset}]
+kind = "{kind}"
+path = "{path}"
+"""
+SITE_TOML = """\
+schema = 1
+
+[site]
+name = "{name}"
+server = "https://{host}:{port}"
+state_dir = "state"                  # the ledger and the sealed replies; back it up
+
+[keys]
+key = "site.key"
+certificate = "site.pem"
+authority = "ca.pem"
+signing_key = "signing.key"
+
+[data.{dataset}]                     # what a study calls {dataset} is, here:
+kind = "{kind}"                      # csv | parquet
+path = "{path}"
+public_size = {public_size}          # rows, as all may know it: typed, never counted
+
+[policy]
+recipes = ["tabular-classification"]
+largest_epsilon = {epsilon}          # most that one study may ask
+smallest_cohort = {smallest_cohort}  # fewest sites in a round
+accept = "auto"                      # or "ask": only digests listed in accepted
+allow_unprotected = {unprotected}    # studies without privacy
+
+[budget.people]                      # over all studies on these people, for ever
+epsilon = {epsilon}
+delta = {delta}
+datasets = ["{dataset}"]
+"""
+
+
+@dataclass(frozen=True)
+class LocalData:
+    """What the first site.toml of every local site says about data and budget."""
+
+    dataset: str = "my-dataset"
+    kind: str = "csv"
+    path: str = "data.csv"
+    public_size: int = 1000
+    epsilon: float = 6.0
+    delta: float = 1e-5
+    smallest_cohort: int = 2
+    allow_unprotected: bool = False
+
+
+def init_local(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    host: str,
+    port: int,
+    control_port: int,
+    data: LocalData | None = None,
+    holdout: str | None = None,
+) -> None:
+    """Write `folder/server` and `folder/sites/NAME` for every name.
+
+    Args:
+        folder: Made if missing; keys that are there already are never overwritten.
+        names: The sites.
+        host: Where sites reach the server.
+        port: For sites.
+        control_port: For the operator.
+        data: What every site's file says about its data; to be edited by the site.
+        holdout: A Parquet file of public rows, relative to `folder/server`.
+
+    Raises:
+        StudyError: No site is named.
+        EnrolmentError: A name is malformed or double, or keys exist already.
+    """
+    if not names:
+        raise StudyError("GLD-C084", "no site is named", fix="--local-sites a,b,c")
+    certificates.init_local_sites(folder, names, [host])
+    lines = data or LocalData()
+    bind = host if host in ("127.0.0.1", "localhost", "::1") else "0.0.0.0"  # noqa: S104
+    text = SERVER_TOML.format(
+        host=host, bind=bind, port=port, control_port=control_port
+    )
+    if holdout is not None:
+        text += HOLDOUT_TOML.format(dataset=lines.dataset, kind="parquet", path=holdout)
+    (folder / "server" / "server.toml").write_text(text, "utf-8")
+    for name in names:
+        site = SITE_TOML.format(
+            name=name,
+            host=host,
+            port=port,
+            dataset=lines.dataset,
+            kind=lines.kind,
+            path=lines.path,
+            public_size=lines.public_size,
+            epsilon=lines.epsilon,
+            delta=lines.delta,
+            smallest_cohort=lines.smallest_cohort,
+            unprotected=str(lines.allow_unprotected).lower(),
+        )
+        (folder / "sites" / name / "site.toml").write_text(site, "utf-8")

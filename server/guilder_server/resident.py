@@ -1,0 +1,57 @@
+"""The server process: hub and control channel open, runs going on, until stopped."""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+
+from flwr.serverapp import Grid
+
+from guilder_server.control import ControlServer
+from guilder_server.hub import Hub
+from guilder_server.service import Service
+from guilder_server.settings import ServerFile
+from guilder_shared import certificates, tls
+
+log = logging.getLogger(__name__)
+
+
+def run_server(settings: ServerFile, stop: threading.Event) -> None:
+    """Serve until `stop`; open runs are left as they are, to be gone on with.
+
+    Raises:
+        NetworkError: A port is taken. EnrolmentError: a key or certificate is wrong.
+    """
+    keys = settings.keys.key.parent
+    sites = certificates.roster(settings.sites.folder.parent)
+    hub = Hub(
+        (settings.server.host, settings.server.port),
+        tls.server_context(keys),
+        {name: site.node_key for name, site in sites.items()},
+    )
+
+    @contextlib.contextmanager
+    def open_grid(run_id: str) -> Iterator[Grid]:
+        try:
+            yield hub.grid(run_id)
+        finally:
+            hub.close_run(run_id)
+
+    service = Service(settings, open_grid)
+    control = ControlServer(settings, service)
+    hub.start()
+    service.start()
+    control.start()
+    log.info("serving %d sites on port %d", len(sites), hub.port)
+    threading.Thread(target=_warm_up, daemon=True, name="warm-up").start()
+    stop.wait()
+    control.stop()
+    service.stop()
+    hub.stop()
+
+
+def _warm_up() -> None:
+    """Import what the first run needs, while nobody waits."""
+    import torch  # noqa: F401
+
+    from guilder_shared.training import evaluate  # noqa: F401

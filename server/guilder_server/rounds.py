@@ -1,0 +1,174 @@
+"""The protocol of a study, as one loop.
+
+    for each round:  1 who   2 ask   3 sum, and forget   4 learn   5 remember
+
+Each site answers with its own noised update, so the sum protects nobody further and
+no raw value ever arrives here. What is durable when: a turn's number is stored before
+it is asked for; the new model is stored before the next round begins. Killed anywhere,
+the loop continues with the same requests, which the sites answer with the same bytes.
+This module knows neither Flower nor torch.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from guilder_server import aggregate
+from guilder_server.cohort import Cohort, Member, refusal
+from guilder_server.grid import Sites
+from guilder_server.runstore import RunStore
+from guilder_shared import wire
+from guilder_shared.errors import IntegrityError, RunFailed
+from guilder_shared.messages import (
+    Offer,
+    Plan,
+    Receipt,
+    TurnReply,
+    TurnRequest,
+    Verdict,
+    Weights,
+    pack,
+    sha256,
+    unpack,
+)
+from guilder_shared.study import Study
+
+Evaluate = Callable[[Weights], dict[str, float]]
+ATTEMPTS = 2  # a round without quorum is asked once more, then the run stops
+
+
+@dataclass(frozen=True)
+class Run:
+    """One study to be carried through: what, where it is kept, how it is measured."""
+
+    study: Study
+    plan: Plan
+    store: RunStore
+    evaluate: Evaluate
+    only: frozenset[str] = frozenset()  # names of the sites; empty = all that come
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+
+def run(task: Run, sites: Sites) -> Weights:
+    """Carry the study through all its rounds and return the final model.
+
+    Raises:
+        RunFailed: No quorum in a round, asked twice; names the missing sites.
+        PolicyRefused, BudgetSpent: A site refused; names it.
+        IntegrityError: A site sent what no honest site sends; names it.
+    """
+    study, store = task.study, task.store
+    offer = Offer(store.run_id, study.canonical(), task.plan)
+    cohort = Cohort(sites, study, offer, task.only)
+    model = store.model()
+    for round_no in store.remaining(study.training.rounds):
+        members = cohort.choose(awaited=store.last_sites())  # 1 who
+        total = aggregate.empty(model)
+        weights, receipts = cohort.weights(), dict[str, Receipt]()
+        for member, reply in _turns(task, sites, members, round_no, model):  # 2 ask
+            update = unpack(reply.update, store.shapes())
+            total = aggregate.fold(  # 3 sum, and forget
+                total, update, weight=weights[member.site], site=member.site
+            )
+            receipts[member.site] = Receipt(reply.turn_no, sha256(reply.update))
+        model = aggregate.step(model, total)  # 4 learn
+        store.commit(round_no, model, receipts, task.evaluate(model))  # 5 remember
+    cohort.close(store.receipts())
+    return model
+
+
+def _turns(
+    task: Run, sites: Sites, members: list[Member], round_no: int, model: Weights
+) -> Iterator[tuple[Member, TurnReply]]:
+    """Ask every member for its turn; yield each reply as it arrives.
+
+    Ends when all have answered, or at the deadline if min_sites have; without quorum
+    those that have not answered are asked once more, then RunFailed names them.
+    """
+    missing = {member.node_id: member for member in members}
+    quorum = task.study.aggregation.min_sites
+    for _ in range(ATTEMPTS):
+        for member, reply in _ask(task, sites, missing, round_no, model):
+            del missing[member.node_id]
+            yield member, reply
+        if len(members) - len(missing) >= quorum:
+            break
+    else:
+        names = ", ".join(sorted(m.site for m in missing.values()))
+        raise RunFailed(
+            "GLD-R002",
+            f"round {round_no}: {len(members) - len(missing)} of at least {quorum} "
+            f"sites answered in {ATTEMPTS} x "
+            f"{task.study.aggregation.round_deadline_s:.0f} s; missing: {names}",
+            fix="see to the missing sites, then `guilder run resume`",
+        )
+    for member in missing.values():
+        task.store.event("site-missed-round", site=member.site, round=round_no)
+
+
+def _ask(
+    task: Run,
+    sites: Sites,
+    missing: dict[int, Member],
+    round_no: int,
+    model: Weights,
+) -> Iterator[tuple[Member, TurnReply]]:
+    """One deadline's worth of asking; a turn given up is asked under a new number."""
+    asked = dict(missing)
+    packed = pack(model)
+    record = wire.model_record(packed)
+    while asked:
+        failed: dict[int, Member] = {}
+        requests = {n: _request(task, m, round_no, packed) for n, m in asked.items()}
+        contents = {n: wire.encode_request(r, record) for n, r in requests.items()}
+        for node_id, content in sites.ask(
+            contents,
+            wire.TURN,
+            group=str(round_no),
+            timeout_s=task.study.aggregation.round_deadline_s,
+        ):
+            member = asked[node_id]
+            reply = _checked(wire.decode_reply(content), requests[node_id], member)
+            if reply.verdict == Verdict.DONE:
+                yield member, reply
+            elif reply.verdict in (Verdict.TURN_FAILED, Verdict.BUSY):
+                failed[node_id] = member
+                if reply.verdict == Verdict.TURN_FAILED:
+                    _give_up(task, member, round_no, reply.turn_no)
+            else:
+                raise refusal(member.site, reply.verdict, reply.reason)
+        asked = failed
+
+
+def _request(task: Run, member: Member, round_no: int, model: bytes) -> TurnRequest:
+    """The same round and site give the same request until the turn is given up."""
+    return TurnRequest(
+        run_id=task.store.run_id,
+        grant_id=member.grant_id,
+        turn_no=task.store.turn_no(round_no, member.site, member.grant_id),
+        round_no=round_no,
+        study_digest=task.study.digest(),
+        model=model,
+        receipt=task.store.receipts().get(member.site),
+    )
+
+
+def _checked(reply: TurnReply, request: TurnRequest, member: Member) -> TurnReply:
+    found = (reply.grant_id, reply.turn_no, reply.round_no)
+    if found != (request.grant_id, request.turn_no, request.round_no):
+        raise IntegrityError(
+            "GLD-I048", f"site {member.site!r} answered another turn than was asked"
+        )
+    return reply
+
+
+def _give_up(task: Run, member: Member, round_no: int, turn_no: int) -> None:
+    task.store.event("turn-failed", site=member.site, round=round_no, turn=turn_no)
+    if turn_no >= task.plan.num_turns:
+        raise RunFailed(
+            "GLD-R003",
+            f"site {member.site!r} gave up turn {turn_no} of {task.plan.num_turns} in "
+            f"round {round_no}; it has no spare turn left",
+            fix="read the site's log; start the study again without it",
+        )
+    task.store.drop_turn(round_no, member.site)

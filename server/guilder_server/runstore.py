@@ -1,0 +1,318 @@
+"""The durable truth of one run: a folder of plain files and one small SQLite file.
+
+Written before it is relied on: a turn's number before the site is asked, a model
+before the round counts as done. metrics.jsonl and events.jsonl are for people and
+are rebuilt from the database on opening. This module knows no network and no torch.
+"""
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Self
+
+from guilder_shared.errors import GuilderError, IntegrityError, RunFailed
+from guilder_shared.messages import Plan, Receipt, Weights, pack, sha256, unpack
+from guilder_shared.models import registry
+from guilder_shared.study import Study
+
+TABLES: Final = """
+CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS turns (
+    round_no INTEGER, site TEXT, grant_id TEXT, turn_no INTEGER, dropped INTEGER,
+    UNIQUE (grant_id, turn_no));
+CREATE TABLE IF NOT EXISTS rounds (
+    round_no INTEGER PRIMARY KEY, model_sha256 TEXT, receipts TEXT, metrics TEXT,
+    time_s REAL);
+CREATE TABLE IF NOT EXISTS events (
+    number INTEGER PRIMARY KEY, time_s REAL, kind TEXT, fields TEXT);
+"""
+
+
+class RunStore:
+    """One run's folder; one process at a time writes it."""
+
+    def __init__(self, folder: Path, study: Study) -> None:
+        self.folder = folder
+        self.study = study
+        self._db = sqlite3.connect(
+            folder / "run.db", check_same_thread=False, isolation_level=None
+        )
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.executescript(TABLES)
+        self._shapes = {n: w.shape for n, w in registry.initial(study).items()}
+        self.notify: Callable[[dict[str, Any]], None] = lambda _event: None
+
+    @classmethod
+    def create(cls, folder: Path, study: Study, facts: Mapping[str, Any]) -> Self:
+        """A new run. `facts` must hold run_id and plan (see `plan_facts`)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_durably(folder / "study.toml", _as_toml(study))
+        store = cls(folder, study)
+        for key, value in {**facts, "digest": study.digest()}.items():
+            store._set(key, value)
+        store.enter("queued")
+        return store
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """A run as it was left, whatever stopped it.
+
+        Raises:
+            RunFailed: There is no run in `folder`.
+            IntegrityError: Its study was changed.
+        """
+        if not (folder / "run.db").exists():
+            raise RunFailed("GLD-R010", f"no run in {folder}", fix="guilder run list")
+        store = cls(folder, Study.load(folder / "study.toml"))
+        if store.fact("digest") != store.study.digest():
+            raise IntegrityError(
+                "GLD-I050", f"{folder / 'study.toml'} is not the study that was begun"
+            )
+        return store
+
+    @property
+    def run_id(self) -> str:
+        """The run's id, as text."""
+        return str(self.fact("run_id"))
+
+    @property
+    def plan(self) -> Plan:
+        """The privacy plan solved at submit."""
+        return Plan(**self.fact("plan"))
+
+    def fact(self, key: str) -> Any:
+        """A stored fact, or None."""
+        row = self._db.execute("SELECT value FROM facts WHERE key=?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def enter(self, state: str, error: GuilderError | None = None) -> None:
+        """Record the run's state: queued, running, finished, failed or stopped."""
+        if state == "running":
+            self._rebuild_files()
+        told = None if error is None else described(error)
+        self._set("error", told)
+        self._set("state", state)
+        self.event("run-" + state, **(told or {}))
+        self._write_run_json()
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the model's tensors."""
+        return self._shapes
+
+    def remaining(self, rounds: int) -> Iterator[int]:
+        """Round numbers that are not committed yet, in order."""
+        yield from range(self.last_round() + 1, rounds + 1)
+
+    def last_round(self) -> int:
+        """The last committed round; 0 before the first."""
+        (number,) = self._db.execute("SELECT MAX(round_no) FROM rounds").fetchone()
+        return number or 0
+
+    def model(self) -> Weights:
+        """The model of the last committed round, or the initial one.
+
+        Raises:
+            IntegrityError: The model file is not the one that was committed.
+        """
+        last = self.last_round()
+        if last == 0:
+            return registry.initial(self.study)
+        data = self.model_path(last).read_bytes()
+        (expected,) = self._db.execute(
+            "SELECT model_sha256 FROM rounds WHERE round_no=?", (last,)
+        ).fetchone()
+        if sha256(data) != expected:
+            raise IntegrityError(
+                "GLD-I049", f"{self.model_path(last)} is not what round {last} wrote"
+            )
+        return unpack(data, self._shapes)
+
+    def model_path(self, round_no: int) -> Path:
+        """Where a round's model lies."""
+        return self.folder / "rounds" / f"{round_no:03d}" / "model.safetensors"
+
+    def last_sites(self) -> list[str]:
+        """Sites that were asked in the open or the last round."""
+        rows = self._db.execute(
+            "SELECT site FROM turns WHERE round_no=(SELECT MAX(round_no) FROM turns)"
+        )
+        return sorted({site for (site,) in rows})
+
+    def turn_no(self, round_no: int, site: str, grant_id: str) -> int:
+        """The number of this site's turn, durable before it is returned.
+
+        Numbers count up within a grant and are never used for another round.
+        """
+        row = self._db.execute(
+            "SELECT turn_no FROM turns WHERE round_no=? AND site=? AND grant_id=? "
+            "AND dropped=0",
+            (round_no, site, grant_id),
+        ).fetchone()
+        if row is not None:
+            return int(row[0])
+        (last,) = self._db.execute(
+            "SELECT MAX(turn_no) FROM turns WHERE grant_id=?", (grant_id,)
+        ).fetchone()
+        number = (last or 0) + 1
+        self._db.execute(
+            "INSERT INTO turns VALUES (?,?,?,?,0)", (round_no, site, grant_id, number)
+        )
+        return number
+
+    def drop_turn(self, round_no: int, site: str) -> None:
+        """The site gave this turn up; the next request takes the next number."""
+        self._db.execute(
+            "UPDATE turns SET dropped=1 WHERE round_no=? AND site=?", (round_no, site)
+        )
+
+    def receipts(self) -> dict[str, Receipt]:
+        """The last committed receipt of every site."""
+        latest: dict[str, Receipt] = {}
+        rows = self._db.execute("SELECT receipts FROM rounds ORDER BY round_no")
+        for (text,) in rows:
+            for site, (turn_no, digest) in json.loads(text).items():
+                latest[site] = Receipt(turn_no, digest)
+        return latest
+
+    def commit(
+        self,
+        round_no: int,
+        model: Weights,
+        receipts: Mapping[str, Receipt],
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Make a round's model durable; afterwards the round is never run again."""
+        data = pack(model)
+        write_durably(self.model_path(round_no), data)
+        now = time.time()
+        self._db.execute(
+            "INSERT INTO rounds VALUES (?,?,?,?,?)",
+            (
+                round_no,
+                sha256(data),
+                json.dumps({s: [r.turn_no, r.sha256] for s, r in receipts.items()}),
+                json.dumps(dict(metrics)),
+                now,
+            ),
+        )
+        for line in _metric_lines(round_no, metrics, now):
+            _append(self.folder / "metrics.jsonl", line)
+        self.event(
+            "round", round=round_no, metrics=dict(metrics), sites=sorted(receipts)
+        )
+
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the last committed round."""
+        row = self._db.execute(
+            "SELECT metrics FROM rounds ORDER BY round_no DESC LIMIT 1"
+        ).fetchone()
+        return {} if row is None else json.loads(row[0])
+
+    def event(self, kind: str, **fields: Any) -> None:
+        """Append one event and tell whoever watches."""
+        now = time.time()
+        self._db.execute(
+            "INSERT INTO events (time_s, kind, fields) VALUES (?,?,?)",
+            (now, kind, json.dumps(fields)),
+        )
+        event = {"t": now, "kind": kind, **fields}
+        _append(self.folder / "events.jsonl", event)
+        self.notify(event)
+
+    def events(self, after: int = 0) -> list[dict[str, Any]]:
+        """All events but the first `after`, oldest first."""
+        rows = self._db.execute(
+            "SELECT time_s, kind, fields FROM events WHERE number>? ORDER BY number",
+            (after,),
+        )
+        return [{"t": t, "kind": kind, **json.loads(f)} for t, kind, f in rows]
+
+    def close(self) -> None:
+        """Release the files."""
+        self._db.close()
+
+    def _set(self, key: str, value: Any) -> None:
+        self._db.execute(
+            "INSERT OR REPLACE INTO facts VALUES (?,?)", (key, json.dumps(value))
+        )
+
+    def _write_run_json(self) -> None:
+        rows = self._db.execute("SELECT key, value FROM facts ORDER BY key")
+        facts = {key: json.loads(value) for key, value in rows}
+        text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
+        write_durably(self.folder / "run.json", text.encode())
+
+    def _rebuild_files(self) -> None:
+        """metrics.jsonl and events.jsonl as the database has them: no gap, no twin."""
+        rounds = self._db.execute(
+            "SELECT round_no, metrics, time_s FROM rounds ORDER BY round_no"
+        )
+        lines = [
+            line
+            for number, metrics, t in rounds
+            for line in _metric_lines(number, json.loads(metrics), t)
+        ]
+        for name, rows in (("metrics", lines), ("events", self.events())):
+            text = "".join(json.dumps(row) + "\n" for row in rows)
+            write_durably(self.folder / f"{name}.jsonl", text.encode())
+
+
+def described(error: GuilderError) -> dict[str, Any]:
+    """An error as JSON: id, what, why, fix and the exit code it deserves."""
+    return {
+        "id": error.error_id,
+        "what": error.what,
+        "why": error.why,
+        "fix": error.fix,
+        "exit_code": error.exit_code,
+    }
+
+
+def plan_facts(plan: Plan) -> dict[str, Any]:
+    """A plan as JSON, for the facts of a run."""
+    return {
+        "noise_multiplier": plan.noise_multiplier,
+        "num_turns": plan.num_turns,
+        "sensitivity_slack": plan.sensitivity_slack,
+    }
+
+
+def _as_toml(study: Study) -> bytes:
+    import tomli_w
+
+    parts = study.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return tomli_w.dumps(parts).encode()
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write, fsync, rename, fsync the folder: after a crash, old or new, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _metric_lines(
+    round_no: int, metrics: Mapping[str, float], now: float
+) -> list[dict[str, Any]]:
+    return [
+        {"round": round_no, "site": None, "name": name, "value": value, "t": now}
+        for name, value in metrics.items()
+    ]
+
+
+def _append(path: Path, line: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")

@@ -1,0 +1,238 @@
+"""Messages ⇄ Flower records: the one place in shared that knows Flower.
+
+A message is one ConfigRecord (what differs by site) and at most one ArrayRecord
+holding the model as a single uint8 array, because every Flower object is a signed
+HTTPS request of its own. Everything is checked before it is decoded.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from guilder_shared.errors import IntegrityError
+from guilder_shared.messages import (
+    Answer,
+    Close,
+    Offer,
+    Plan,
+    Receipt,
+    TurnReply,
+    TurnRequest,
+    Verdict,
+)
+
+OFFER: Final = "query.offer"
+CLOSE: Final = "query.close"
+TURN: Final = "train"
+FIELDS: Final = "guilder"
+MODEL: Final = "model"
+MAX_MODEL_BYTES: Final = 2**31  # 2 GiB
+MAX_TEXT_BYTES: Final = 2**22  # 4 MiB: a study with 10,000 columns is below 1 MiB
+UNPROTECTED: Final = -1.0  # noise_multiplier on the wire where there is no noise
+
+
+def model_record(model: bytes) -> ArrayRecord:
+    """The model as one uint8 array; one record serves all sites of a round."""
+    return ArrayRecord({"bytes": Array(np.frombuffer(model, dtype=np.uint8))})
+
+
+def encode_offer(offer: Offer) -> RecordDict:
+    """An offer as records."""
+    multiplier = offer.plan.noise_multiplier
+    return _records(
+        run_id=offer.run_id,
+        study=offer.study,
+        noise_multiplier=UNPROTECTED if multiplier is None else multiplier,
+        num_turns=offer.plan.num_turns,
+        sensitivity_slack=offer.plan.sensitivity_slack,
+    )
+
+
+def decode_offer(content: RecordDict) -> Offer:
+    """The offer in `content`; IntegrityError if it is not one."""
+    fields = _Fields(content)
+    multiplier = fields.number("noise_multiplier")
+    plan = Plan(
+        noise_multiplier=None if multiplier == UNPROTECTED else multiplier,
+        num_turns=fields.count("num_turns"),
+        sensitivity_slack=fields.number("sensitivity_slack"),
+    )
+    return Offer(fields.text("run_id"), fields.bytes("study"), plan)
+
+
+def encode_answer(answer: Answer) -> RecordDict:
+    """An answer as records."""
+    return _records(
+        verdict=answer.verdict.value,
+        site=answer.site,
+        grant_id=answer.grant_id,
+        public_size=answer.public_size,
+        reason=answer.reason,
+    )
+
+
+def decode_answer(content: RecordDict) -> Answer:
+    """The answer in `content`; IntegrityError if it is not one."""
+    fields = _Fields(content)
+    return Answer(
+        verdict=fields.verdict(),
+        site=fields.text("site"),
+        grant_id=fields.text("grant_id"),
+        public_size=fields.count("public_size"),
+        reason=fields.text("reason"),
+    )
+
+
+def encode_request(request: TurnRequest, model: ArrayRecord) -> RecordDict:
+    """A turn's request; `model` is `model_record(request.model)`, made once."""
+    content = _records(
+        run_id=request.run_id,
+        grant_id=request.grant_id,
+        turn_no=request.turn_no,
+        round_no=request.round_no,
+        study_digest=request.study_digest,
+        **_receipt_fields(request.receipt),
+    )
+    content[MODEL] = model
+    return content
+
+
+def decode_request(content: RecordDict) -> TurnRequest:
+    """The request in `content`; IntegrityError if it is not one."""
+    fields = _Fields(content)
+    return TurnRequest(
+        run_id=fields.text("run_id"),
+        grant_id=fields.text("grant_id"),
+        turn_no=fields.count("turn_no"),
+        round_no=fields.count("round_no"),
+        study_digest=fields.text("study_digest"),
+        model=_model_bytes(content),
+        receipt=fields.receipt(),
+    )
+
+
+def encode_reply(reply: TurnReply) -> RecordDict:
+    """A turn's reply as records."""
+    content = _records(
+        verdict=reply.verdict.value,
+        grant_id=reply.grant_id,
+        turn_no=reply.turn_no,
+        round_no=reply.round_no,
+        reason=reply.reason,
+    )
+    if reply.update:
+        content[MODEL] = model_record(reply.update)
+    return content
+
+
+def decode_reply(content: RecordDict) -> TurnReply:
+    """The reply in `content`; IntegrityError if it is not one."""
+    fields = _Fields(content)
+    verdict = fields.verdict()
+    return TurnReply(
+        verdict=verdict,
+        grant_id=fields.text("grant_id"),
+        turn_no=fields.count("turn_no"),
+        round_no=fields.count("round_no"),
+        update=_model_bytes(content) if verdict == Verdict.DONE else b"",
+        reason=fields.text("reason"),
+    )
+
+
+def encode_close(close: Close) -> RecordDict:
+    """The end of a run as records."""
+    return _records(
+        run_id=close.run_id, grant_id=close.grant_id, **_receipt_fields(close.receipt)
+    )
+
+
+def decode_close(content: RecordDict) -> Close:
+    """The close in `content`; IntegrityError if it is not one."""
+    fields = _Fields(content)
+    return Close(fields.text("run_id"), fields.text("grant_id"), fields.receipt())
+
+
+def _records(**fields: Any) -> RecordDict:
+    return RecordDict({FIELDS: ConfigRecord(fields)})
+
+
+def _receipt_fields(receipt: Receipt | None) -> dict[str, Any]:
+    if receipt is None:
+        return {"receipt_turn_no": 0, "receipt_sha256": ""}
+    return {"receipt_turn_no": receipt.turn_no, "receipt_sha256": receipt.sha256}
+
+
+def _model_bytes(content: RecordDict) -> bytes:
+    """The model's bytes; dtype, rank and size are checked before decoding."""
+    record = content.array_records.get(MODEL)
+    array = None if record is None else record.get("bytes")
+    if array is None:
+        raise IntegrityError("GLD-I043", "the message holds no model")
+    num_bytes = array.shape[0] if len(array.shape) == 1 else -1
+    if (
+        array.dtype != "uint8"
+        or array.stype != "numpy.ndarray"
+        or not 0 <= num_bytes <= MAX_MODEL_BYTES
+        or len(array.data) > num_bytes + 1024  # 1024 is far above NumPy's header
+    ):
+        raise IntegrityError("GLD-I043", "the message's model is not one byte array")
+    try:
+        decoded = array.numpy()
+    except (ValueError, EOFError, TypeError) as error:
+        raise IntegrityError(
+            "GLD-I043", "the message's model cannot be read"
+        ) from error
+    if decoded.dtype != np.uint8 or decoded.ndim != 1:
+        raise IntegrityError("GLD-I043", "the message's model is not one byte array")
+    return decoded.tobytes()
+
+
+class _Fields:
+    """Typed access to the one ConfigRecord; a missing or mistyped field is forged."""
+
+    def __init__(self, content: RecordDict) -> None:
+        record = content.config_records.get(FIELDS)
+        if record is None:
+            raise IntegrityError("GLD-I044", "the message is not one of Guilder's")
+        self._record: Mapping[str, Any] = record
+
+    def _get(self, name: str, kind: type) -> Any:
+        value: Any = self._record.get(name)
+        if type(value) is not kind:
+            raise IntegrityError("GLD-I044", f"the message's field {name!r} is wrong")
+        if kind in (str, bytes) and len(value) > MAX_TEXT_BYTES:
+            raise IntegrityError(
+                "GLD-I044", f"the message's field {name!r} is too long"
+            )
+        return value
+
+    def text(self, name: str) -> str:
+        return str(self._get(name, str))
+
+    def bytes(self, name: str) -> bytes:
+        value: bytes = self._get(name, bytes)
+        return value
+
+    def number(self, name: str) -> float:
+        value = float(self._get(name, float))
+        if not np.isfinite(value):
+            raise IntegrityError("GLD-I044", f"the message's field {name!r} is wrong")
+        return value
+
+    def count(self, name: str) -> int:
+        value = int(self._get(name, int))
+        if value < 0:
+            raise IntegrityError("GLD-I044", f"the message's field {name!r} is wrong")
+        return value
+
+    def verdict(self) -> Verdict:
+        try:
+            return Verdict(self.text("verdict"))
+        except ValueError as error:
+            raise IntegrityError("GLD-I044", "the message's verdict is none") from error
+
+    def receipt(self) -> Receipt | None:
+        turn_no = self.count("receipt_turn_no")
+        return Receipt(turn_no, self.text("receipt_sha256")) if turn_no else None

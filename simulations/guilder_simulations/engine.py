@@ -1,0 +1,236 @@
+"""A whole study on one machine: the same rounds, the same turns, another Grid.
+
+The engine deals data to simulated sites, opens a real ledger for each, and runs the
+deployed ServerApp and ClientApp. A simulation is resumable like a deployed run. The
+seed replaces the operating system's randomness, so its models carry no guarantee.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from guilder_client.sealed import SealedTurns
+from guilder_client.settings import SiteFile
+from guilder_client.site import Site
+from guilder_server import rounds
+from guilder_server.runstore import RunStore, plan_facts, write_durably
+from guilder_shared import reports
+from guilder_shared.errors import StudyError
+from guilder_shared.identity import SigningKey
+from guilder_shared.messages import Weights
+from guilder_shared.privacy import accounting
+from guilder_shared.privacy.ledger import Budget, Ledger
+from guilder_shared.study import Study
+
+SERVER = "https://simulation.invalid"  # never resolved: a name for the ledger's rows
+Watch = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a simulation gives back; the folder holds the rest.
+
+    Attributes:
+        epsilon: By site, of the accepted study; None where mechanism is "none".
+        rounds: Rounds committed.
+        seconds: Wall time of this call, imports included.
+    """
+
+    model: Weights
+    metrics: dict[str, float]
+    epsilon: dict[str, float | None]
+    delta: dict[str, float]
+    rounds: int
+    seconds: float
+    run_dir: Path
+
+    def to_json(self) -> str:
+        """The machine contract of `guilder simulate --json`, one line."""
+        return json.dumps(
+            {
+                "metrics": self.metrics,
+                "epsilon": self.epsilon,
+                "delta": self.delta,
+                "rounds": self.rounds,
+                "seconds": round(self.seconds, 3),
+                "run_dir": str(self.run_dir),
+            }
+        )
+
+
+def simulate(study: Study, out: Path, *, watch: Watch | None = None) -> Run:
+    """Run `study` in this process; call again with the same `out` to go on.
+
+    The same study and seed give the same model bytes.
+
+    Raises:
+        StudyError: No `[simulation]` part, or `out` holds another study's run.
+        RunFailed, PlanError, DataError: As in a deployment.
+    """
+    from guilder_client.app import make_app as make_client_app
+    from guilder_server.app import make_app as make_server_app
+    from guilder_server.app import on_holdout
+    from guilder_simulations.inprocess import InProcessGrid
+
+    start = time.monotonic()
+    if study.simulation is None:
+        raise StudyError(
+            "GLD-C082",
+            "the study has no [simulation] part",
+            fix="add one: sites, source, partition, seed (see docs/researcher.md)",
+        )
+    tables, holdout, public_sizes = _deal(study)
+    store = _open_store(study, out, public_sizes)
+    store.notify = watch or store.notify
+    sites = {
+        name: _open_site(study, out, name, tables[name], public_sizes[name])
+        for name in tables
+    }
+    try:
+        task = rounds.Run(study, store.plan, store, on_holdout(study, holdout))
+        grid = InProcessGrid(
+            make_client_app(lambda context: sites[str(context.node_config["site"])]),
+            sites,
+        )
+        _run(make_server_app(lambda _context: task), grid, store)
+        return _finish(study, store, sites, time.monotonic() - start)
+    finally:
+        for site in sites.values():
+            site.ledger.shut()
+        store.close()
+
+
+def _run(server_app: Any, grid: Any, store: RunStore) -> None:
+    from flwr.app import Context, RecordDict
+
+    try:
+        server_app(grid, Context(1, 0, {}, RecordDict(), {}))
+    except KeyboardInterrupt:
+        store.event("interrupted", round=store.last_round())
+        raise
+
+
+def _deal(study: Study) -> tuple[Mapping[str, Any], Any, Mapping[str, int]]:
+    from guilder_shared import tables
+    from guilder_simulations import partition, synthetic
+
+    assert study.simulation is not None
+    table = synthetic.generate(study.simulation.source, study.simulation.seed)
+    tables.check(table, study.data)
+    dealt, holdout, public_sizes = partition.split(
+        table, study.simulation, study.evaluation.rows
+    )
+    rows = None
+    if study.evaluation.on == "public-holdout":
+        rows = tables.encode(holdout, study.data)
+    return dealt, rows, public_sizes
+
+
+def _open_store(study: Study, out: Path, public_sizes: Mapping[str, int]) -> RunStore:
+    simulation = study.model_dump(mode="json", by_alias=True)["simulation"]
+    if (out / "run.db").exists():
+        store = RunStore.open(out)
+        if (store.study.digest(), store.fact("simulation")) != (
+            study.digest(),
+            simulation,
+        ):
+            raise StudyError(
+                "GLD-C083",
+                f"{out} holds the run of another study or seed",
+                fix="choose another --out, or remove that folder",
+            )
+        return store
+    plan = accounting.solve(study)
+    facts = {
+        "run_id": f"simulation-{study.digest()[:16]}",
+        "mode": "simulation",
+        "digest": study.digest(),
+        "simulation": simulation,
+        "plan": plan_facts(plan),
+        "public_sizes": dict(public_sizes),
+    }
+    return RunStore.create(out, study, facts)
+
+
+def _open_site(
+    study: Study, out: Path, name: str, table: Any, public_size: int
+) -> Site:
+    from guilder_client.data.source import from_table
+
+    assert study.simulation is not None
+    folder = out / "sites" / name
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    key = _key(folder / "signing.key")
+    settings = _settings(study, folder, name, public_size)
+    budget = Budget(
+        "simulation",
+        study.privacy.epsilon,
+        2 * study.privacy.delta,
+        (study.data.dataset,),
+    )
+    ledger = Ledger.open(folder / "ledger.db", key, site=name, budgets=[budget])
+    return Site(
+        name=name,
+        settings=settings,
+        ledger=ledger,
+        sealed=SealedTurns(folder / "turns"),
+        sources={study.data.dataset: from_table(table, public_size)},
+        seed=study.simulation.seed,
+        paced=False,
+    )
+
+
+def _key(path: Path) -> SigningKey:
+    if not path.exists():
+        SigningKey.generate().save(path)
+    return SigningKey.load(path)
+
+
+def _settings(study: Study, folder: Path, name: str, public_size: int) -> SiteFile:
+    """The site.toml that a simulated site would have: it allows this one study."""
+    nowhere = str(folder / "none")
+    keys = dict.fromkeys(("key", "certificate", "authority", "signing_key"), nowhere)
+    dataset = study.data.dataset
+    return SiteFile.model_validate(
+        {
+            "schema": 1,
+            "site": {"name": name, "server": SERVER, "state_dir": str(folder)},
+            "keys": keys,
+            "data": {
+                dataset: {"kind": "csv", "path": nowhere, "public_size": public_size}
+            },
+            "policy": {
+                "recipes": [study.study.recipe],
+                "largest_epsilon": 100.0,
+                "smallest_cohort": 1,
+                "accept": "auto",
+                "allow_unprotected": True,
+            },
+            "budget": {
+                "simulation": {"epsilon": 100.0, "delta": 1e-4, "datasets": [dataset]}
+            },
+        }
+    )
+
+
+def _finish(
+    study: Study, store: RunStore, sites: Mapping[str, Site], seconds: float
+) -> Run:
+    for site in sites.values():
+        reports.write(site.ledger, store.folder / "reports")
+    protected = study.privacy.mechanism != "none"
+    epsilon = accounting.confirm(study, store.plan) if protected else None
+    run = Run(
+        model=store.model(),
+        metrics=store.metrics(),
+        epsilon=dict.fromkeys(sites, epsilon),
+        delta=dict.fromkeys(sites, study.privacy.delta),
+        rounds=store.last_round(),
+        seconds=seconds,
+        run_dir=store.folder,
+    )
+    write_durably(store.folder / "summary.json", (run.to_json() + "\n").encode())
+    return run
