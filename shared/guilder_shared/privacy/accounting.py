@@ -1,0 +1,379 @@
+"""What private steps cost: events as data, epsilon recomputed from them.
+
+Solving a study's noise, confirming somebody else's plan, and the numbers the ledger
+charges. This module knows no data, no model and no torch; dp_accounting is imported
+when first used.
+
+Review, mathematics. Adjacency: add or remove one unit. One step is a Poisson-sampled
+Gaussian of sensitivity C(1 + s) and standard deviation noise_multiplier x C, so its
+event carries noise_multiplier / (1 + s). Steps compose adaptively; equal events are
+merged and composed by their privacy loss distribution, rounded so that epsilon is
+never too small (Doroshenko et al. 2022). To it `noise.residue` is added: what the
+noise's arithmetic costs. A fine figure above the Renyi one is a fault in one of the
+two and fails closed. All inputs are public constants of the study.
+Review, crash order: pure functions; nothing is durable here and nothing is sent.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
+from typing import Any, Literal
+
+from guilder_shared.errors import PlanError
+from guilder_shared.messages import Plan
+from guilder_shared.privacy import noise
+from guilder_shared.privacy.events import (
+    MIN_NOISE_MULTIPLIER,
+    Event,
+    Leaf,
+    gaussian_event,
+    merge,
+    self_composed,
+    unprotected_event,
+)
+from guilder_shared.study import Study
+
+Grid = Literal["coarse", "fine"]
+
+SENSITIVITY_SLACK = 1e-3  # s: what float32 gradients may add to clip_norm
+MAX_NOISE_MULTIPLIER = 4096.0
+
+_COARSE, _FINE, _FINEST = 1e-3, 1e-4, 1e-4 / 32
+_QUICK_ORDERS = (1.1, 1.25, 1.5, *range(2, 33), 40, 48, 64, 96, 128, 256, 512)
+# Hostile plans must not fill the memory: beyond these the looser bound serves.
+_PLD_FITS = 2000.0  # Renyi epsilon up to which a coarse PLD fits (millions of cells)
+_FINE_FITS = 200.0  # epsilon up to which a fine one does
+
+
+def validate_study(study: Study) -> None:
+    """Refuse what this version cannot keep as a promise.
+
+    Raises:
+        PlanError: GLD-P010 unit other than record, GLD-P011 joint noise.
+    """
+    privacy = study.privacy
+    if privacy.unit != "record":
+        raise PlanError(
+            "GLD-P010",
+            f'privacy.unit = "{privacy.unit}" is not built yet.',
+            why="Per-unit clipping and sampling exist for records only.",
+            fix='Use unit = "record", and read docs on what that promises.',
+        )
+    if privacy.mechanism == "joint-noise":
+        raise PlanError(
+            "GLD-P011",
+            'privacy.mechanism = "joint-noise" is not built yet.',
+            why="It needs a secure sum over all sites.",
+            fix='Use mechanism = "site-noise": each site protects its own rows.',
+        )
+
+
+def turn_event(study: Study, plan: Plan) -> Event:
+    """The event of one turn: `local_steps` noised sums."""
+    return _steps_event(study, plan, study.training.local_steps)
+
+
+def schedule_event(study: Study, plan: Plan) -> Event:
+    """The event of all turns of the plan, merged into one self-composition."""
+    return _steps_event(study, plan, study.training.local_steps * plan.num_turns)
+
+
+def _steps_event(study: Study, plan: Plan, num_steps: int) -> Event:
+    if plan.noise_multiplier is None:
+        return unprotected_event()
+    slack = max(plan.sensitivity_slack, SENSITIVITY_SLACK)
+    step = gaussian_event(
+        plan.noise_multiplier / (1 + slack), sample_rate=study.training.sample_rate
+    )
+    return self_composed(step, num_steps)
+
+
+def epsilon(
+    event_counts: Iterable[tuple[Event, int]], delta: float, *, grid: Grid = "fine"
+) -> float:
+    """Epsilon of all these events together, at this delta.
+
+    Args:
+        event_counts: Events in the form of `docs/ledger.md`, each with how often.
+        delta: In (0, 1); the arithmetic's share is taken from it first.
+        grid: "coarse" is quick and never too small; "fine" is 1e-4, halved until
+            epsilon moves by less than 1 %, and checked against the Renyi figure.
+
+    Returns:
+        An upper bound. 0 for no events, infinity if any is unprotected.
+
+    Raises:
+        PlanError: GLD-P003 an event is malformed; GLD-P004 the two accountants
+            contradict each other.
+    """
+    if not 0 < delta < 1:
+        raise ValueError(f"delta must be in (0, 1), not {delta!r}")
+    leaves = merge(event_counts)
+    if leaves is None:
+        return math.inf
+    return _epsilon(leaves, delta, grid)
+
+
+@lru_cache(maxsize=1024)
+def _epsilon(leaves: tuple[Leaf, ...], delta: float, grid: Grid) -> float:
+    if not leaves:
+        return 0.0
+    value, ideal_delta, added = _on_grid(leaves, delta, _COARSE)
+    if grid == "fine" and value <= _FINE_FITS:
+        value = _refine(leaves, ideal_delta, value)
+        _cross_check(leaves, ideal_delta, value)
+    return value + added
+
+
+def _on_grid(
+    leaves: tuple[Leaf, ...], delta: float, interval: float
+) -> tuple[float, float, float]:
+    """Ideal epsilon on one grid, the delta left for it, and the residue's epsilon."""
+    upper = _renyi_epsilon(leaves, delta, _QUICK_ORDERS)
+    left = noise.residue(_num_steps(leaves), epsilon=upper, delta=delta)
+    if left.delta >= delta:
+        return math.inf, delta, left.epsilon
+    ideal_delta = delta - left.delta
+    if upper > _PLD_FITS:
+        value = _renyi_epsilon(leaves, ideal_delta, _QUICK_ORDERS)
+    else:
+        value = _pld_epsilon(leaves, ideal_delta, interval)
+    return value, ideal_delta, left.epsilon
+
+
+def _refine(leaves: tuple[Leaf, ...], delta: float, previous: float) -> float:
+    interval = _FINE
+    while True:
+        value = _pld_epsilon(leaves, delta, interval)
+        settled = abs(previous - value) <= 0.01 * value
+        if settled or interval <= _FINEST:
+            return value  # an upper bound on every grid
+        previous, interval = value, interval / 2
+
+
+def _cross_check(leaves: tuple[Leaf, ...], delta: float, value: float) -> None:
+    renyi_value = _renyi_epsilon(leaves, delta, None)
+    # Both are upper bounds; the tight one is never above the loose one.
+    if value > renyi_value * (1 + 1e-6) + 1e-6:
+        raise PlanError(
+            "GLD-P004",
+            f"the accountants disagree: privacy loss distribution {value:.6g}, "
+            f"Renyi {renyi_value:.6g} at delta {delta:.3g}.",
+            why="The tight figure may not exceed the loose one; one of them is wrong.",
+            fix="Nothing was charged. Report this with the study file.",
+        )
+
+
+def _num_steps(leaves: tuple[Leaf, ...]) -> int:
+    return sum(leaf.num_steps for leaf in leaves)
+
+
+def _dp_events(leaves: tuple[Leaf, ...]) -> Any:
+    import dp_accounting
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)  # its hints on orders help nobody here
+    events = []
+    for leaf in leaves:
+        step = dp_accounting.GaussianDpEvent(leaf.noise_multiplier)
+        if leaf.sample_rate < 1:
+            step = dp_accounting.PoissonSampledDpEvent(leaf.sample_rate, step)
+        events.append(dp_accounting.SelfComposedDpEvent(step, leaf.num_steps))
+    return dp_accounting.ComposedDpEvent(events)
+
+
+def _pld_epsilon(leaves: tuple[Leaf, ...], delta: float, interval: float) -> float:
+    from dp_accounting.pld import PLDAccountant
+
+    accountant = PLDAccountant(value_discretization_interval=interval)
+    return float(accountant.compose(_dp_events(leaves)).get_epsilon(delta))
+
+
+def _renyi_epsilon(
+    leaves: tuple[Leaf, ...], delta: float, orders: Sequence[float] | None
+) -> float:
+    from dp_accounting.rdp import RdpAccountant
+
+    accountant = RdpAccountant(orders)
+    return float(accountant.compose(_dp_events(leaves)).get_epsilon(delta))
+
+
+def renyi(event: Event, orders: Sequence[int]) -> list[float]:
+    """Renyi divergence bounds of one event, for the ledger's filters.
+
+    Args:
+        event: As in `epsilon`.
+        orders: Integers above 1.
+
+    Returns:
+        One number an order; infinity where the event is unprotected. The noise's
+        arithmetic (`residue`) is not in them: charge it once per budget.
+    """
+    leaves = merge([(event, 1)])
+    if leaves is None:
+        return [math.inf] * len(orders)
+    return list(_renyi(leaves, tuple(orders)))
+
+
+@lru_cache(maxsize=1024)
+def _renyi(leaves: tuple[Leaf, ...], orders: tuple[int, ...]) -> tuple[float, ...]:
+    from dp_accounting.rdp import RdpAccountant
+
+    accountant = RdpAccountant(orders).compose(_dp_events(leaves))
+    return tuple(float(value) for value in accountant.rdp)
+
+
+def residue(
+    event_counts: Iterable[tuple[Event, int]], *, epsilon: float, delta: float
+) -> noise.Residue:
+    """What the noise's arithmetic adds to these events; see `noise.residue`."""
+    num_steps = _num_steps(merge(event_counts) or ())
+    return noise.residue(num_steps, epsilon=epsilon, delta=delta)
+
+
+def solve(study: Study) -> Plan:
+    """Find the least noise that keeps the study's promise over rounds + spare turns.
+
+    Returns:
+        The plan every site confirms; noise None where the mechanism is "none".
+
+    Raises:
+        PlanError: GLD-P001 no noise is enough, with the nearest epsilon; and what
+            `validate_study` and `confirm` raise.
+    """
+    validate_study(study)
+    num_turns = study.training.rounds + study.aggregation.spare_turns
+    if study.privacy.mechanism == "none":
+        return Plan(None, num_turns, SENSITIVITY_SLACK)
+    for interval in (_COARSE, _FINE, _FINE / 10):
+        effective = _least_noise(study, num_turns, interval)
+        plan, cost = _settle(study, num_turns, effective)
+        # Short schedules are exact on the coarse grid; thousands of steps are not,
+        # and would be given more noise than they need.
+        if cost >= 0.99 * study.privacy.epsilon or effective == MIN_NOISE_MULTIPLIER:
+            break
+    return plan
+
+
+def _settle(study: Study, num_turns: int, effective: float) -> tuple[Plan, float]:
+    """The plan with this noise, raised until its fine epsilon keeps the promise."""
+    while True:
+        plan = _plan(effective, num_turns)
+        cost = _fine(study, plan)
+        if cost <= study.privacy.epsilon:
+            return plan, cost
+        effective *= 1.0005
+
+
+def _plan(effective: float, num_turns: int) -> Plan:
+    # Six decimals, upwards: short in JSON and never below what is needed.
+    multiplier = math.ceil(effective * (1 + SENSITIVITY_SLACK) * 1e6) / 1e6
+    return Plan(multiplier, num_turns, SENSITIVITY_SLACK)
+
+
+def _fine(study: Study, plan: Plan) -> float:
+    return epsilon([(schedule_event(study, plan), 1)], study.privacy.delta)
+
+
+def _least_noise(study: Study, num_turns: int, interval: float) -> float:
+    """Effective noise multiplier on one grid, to 1 part in 10,000, from above."""
+    from scipy.optimize import brentq  # type: ignore[import-untyped]  # no stubs
+
+    num_steps = study.training.local_steps * num_turns
+
+    @cache
+    def excess(log_noise: float) -> float:
+        leaf = Leaf(math.exp(log_noise), study.training.sample_rate, num_steps)
+        value, _, added = _on_grid((leaf,), study.privacy.delta, interval)
+        return value + added - study.privacy.epsilon
+
+    lowest, highest = math.log(MIN_NOISE_MULTIPLIER), math.log(MAX_NOISE_MULTIPLIER)
+    high = min(max(_first_guess(study, num_turns), lowest), highest)
+    while excess(high) > 0:
+        if high >= highest:
+            raise _unreachable(study, num_turns, excess(high) + study.privacy.epsilon)
+        high = min(high + 0.1, highest)
+    low = max(high - 0.1, lowest)
+    while excess(low) <= 0:
+        if low == lowest:
+            return MIN_NOISE_MULTIPLIER
+        high, low = low, max(low - 0.1, lowest)
+    return math.exp(brentq(excess, low, high, xtol=1e-4)) * (1 + 1e-4)
+
+
+def _first_guess(study: Study, num_turns: int) -> float:
+    """Log noise multiplier at which the schedule is about one Gaussian of that cost.
+
+    Source: the central limit of Bu et al. 2020, mu = q sqrt(T (exp(1/z^2) - 1)).
+    """
+    privacy, training = study.privacy, study.training
+    num_steps = training.local_steps * num_turns
+    tail = math.sqrt(2 * math.log(1 / privacy.delta))
+    # eps = mu^2/2 + mu tail, solved for mu: a little too private, near enough
+    mu = math.sqrt(tail**2 + 2 * privacy.epsilon) - tail
+    if training.sample_rate == 1:
+        return math.log(math.sqrt(num_steps) / mu)
+    return -0.5 * math.log(math.log1p(mu**2 / (training.sample_rate**2 * num_steps)))
+
+
+def _unreachable(study: Study, num_turns: int, nearest: float) -> PlanError:
+    return PlanError(
+        "GLD-P001",
+        f"epsilon {study.privacy.epsilon:g} at delta {study.privacy.delta:g} cannot "
+        f"be reached: {num_turns} turns of {study.training.local_steps} steps at "
+        f"sample_rate {study.training.sample_rate:g} cost {nearest:.3g} even with "
+        f"noise_multiplier {MAX_NOISE_MULTIPLIER:g}.",
+        fix=f"Set privacy.epsilon to at least {nearest:.3g}, or lower rounds, "
+        "local_steps or sample_rate.",
+    )
+
+
+def confirm(study: Study, plan: Plan) -> float:
+    """Check a plan that somebody else solved, before anything is reserved for it.
+
+    The plan comes from the server and is not trusted: its turns, slack and noise
+    must be what this engine accounts for.
+
+    Returns:
+        Fine epsilon of the whole schedule, residue included; infinity where the
+        mechanism is "none". About 0.8 s the first time.
+
+    Raises:
+        PlanError: GLD-P002 it costs more than the study says; GLD-P005 it does not
+            belong to the study; and what `validate_study` and `epsilon` raise.
+    """
+    validate_study(study)
+    _check_plan(study, plan)
+    if plan.noise_multiplier is None:
+        return math.inf
+    cost = _fine(study, plan)
+    if cost > study.privacy.epsilon:
+        raise PlanError(
+            "GLD-P002",
+            f"the plan costs epsilon {cost:.4g} at delta {study.privacy.delta:g}, "
+            f"but the study promises {study.privacy.epsilon:g}.",
+            why=f"noise_multiplier {plan.noise_multiplier:g} is too small for "
+            f"{plan.num_turns} turns of {study.training.local_steps} steps.",
+            fix="Submit the study again so that its plan is solved afresh.",
+        )
+    return cost
+
+
+def _check_plan(study: Study, plan: Plan) -> None:
+    num_turns = study.training.rounds + study.aggregation.spare_turns
+    problem = ""
+    if plan.num_turns != num_turns:
+        problem = f"it covers {plan.num_turns} turns, the study has {num_turns}"
+    elif plan.sensitivity_slack != SENSITIVITY_SLACK:
+        problem = (
+            f"its sensitivity slack is {plan.sensitivity_slack:g}, "
+            f"this engine's is {SENSITIVITY_SLACK:g}"
+        )
+    elif (plan.noise_multiplier is None) != (study.privacy.mechanism == "none"):
+        problem = f'its noise does not fit mechanism "{study.privacy.mechanism}"'
+    if problem:
+        raise PlanError(
+            "GLD-P005",
+            f"the plan does not belong to the study: {problem}.",
+            fix="Use one version of Guilder everywhere and submit the study again.",
+        )

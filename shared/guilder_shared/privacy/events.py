@@ -1,0 +1,133 @@
+"""Private mechanisms as data: the JSON form of events that ledgers and reports hold.
+
+The names follow dp_accounting's DpEvent classes. This module computes no epsilon and
+imports no accountant; it only builds events, and reads untrusted ones strictly.
+
+Review, mathematics: an event is a worst case over add/remove neighbours and holds
+public constants only. Merging equal events is exact: composition is commutative.
+Review, crash order: pure data.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from guilder_shared.errors import PlanError
+
+Event = dict[str, Any]  # JSON-able; the forms below and no other
+
+MIN_NOISE_MULTIPLIER = 0.05  # below it "noise" protects nobody
+MAX_STEPS = 10_000_000
+_MAX_DEPTH = 4
+
+
+class Leaf(NamedTuple):
+    """All equal Gaussian steps of a composition."""
+
+    noise_multiplier: float
+    sample_rate: float  # 1 = plain Gaussian
+    num_steps: int
+
+
+def gaussian_event(noise_multiplier: float, *, sample_rate: float = 1.0) -> Event:
+    """One noised sum of sensitivity 1, on a Poisson sample if the rate is below 1."""
+    step: Event = {"event": "gaussian", "noise_multiplier": noise_multiplier}
+    if sample_rate == 1:
+        return step
+    return {
+        "event": "poisson-sampled",
+        "sampling_probability": sample_rate,
+        "of": step,
+    }
+
+
+def self_composed(event: Event, count: int) -> Event:
+    """The same event `count` times, each possibly chosen after seeing the last."""
+    return {"event": "self-composed", "count": count, "of": event}
+
+
+def unprotected_event() -> Event:
+    """Something left that no mechanism protects: epsilon is infinite."""
+    return {"event": "none-protected"}
+
+
+def merge(event_counts: Iterable[tuple[Event, int]]) -> tuple[Leaf, ...] | None:
+    """Flatten events and merge equal steps.
+
+    Returns:
+        Leaves in a fixed order; None if any event is unprotected.
+
+    Raises:
+        PlanError: GLD-P003, an event is not of the documented form or its numbers
+            are outside what is accounted.
+    """
+    counts: dict[tuple[float, float], int] = {}
+    protected = True
+    for event, count in event_counts:
+        leaf = _leaf(event, _whole(count), _MAX_DEPTH)
+        if leaf is None:
+            protected = False
+            continue
+        key = (leaf.noise_multiplier, leaf.sample_rate)
+        counts[key] = counts.get(key, 0) + leaf.num_steps
+    if sum(counts.values()) > MAX_STEPS:
+        raise _malformed(f"more than {MAX_STEPS} steps")
+    if not protected:
+        return None
+    return tuple(Leaf(*key, count) for key, count in sorted(counts.items()))
+
+
+def _leaf(event: Event, count: int, depth: int) -> Leaf | None:
+    if not isinstance(event, dict) or depth == 0:
+        raise _malformed("not an object, or nested too deeply")
+    match event:
+        case {"event": "none-protected", **rest} if not rest:
+            return None
+        case {"event": "self-composed", "count": times, "of": inner, **rest} if (
+            not rest
+        ):
+            return _leaf(inner, count * _whole(times), depth - 1)
+        case {
+            "event": "poisson-sampled",
+            "sampling_probability": rate,
+            "of": {"event": "gaussian", "noise_multiplier": noise, **inner_rest},
+            **rest,
+        } if not rest and not inner_rest:
+            return Leaf(_noise(noise), _rate(rate), count)
+        case {"event": "gaussian", "noise_multiplier": noise, **rest} if not rest:
+            return Leaf(_noise(noise), 1.0, count)
+    raise _malformed("unknown kind or unknown keys")
+
+
+def _whole(count: object) -> int:
+    if type(count) is not int or not 0 < count <= MAX_STEPS:
+        raise _malformed(f"a count is not a whole number in 1 .. {MAX_STEPS}")
+    return count
+
+
+def _number(value: object) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+        raise _malformed("a parameter is not a finite number")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _noise(value: object) -> float:
+    noise = _number(value)
+    if noise < MIN_NOISE_MULTIPLIER:
+        raise _malformed(f"noise_multiplier {noise:g} < {MIN_NOISE_MULTIPLIER}")
+    return noise
+
+
+def _rate(value: object) -> float:
+    rate = _number(value)
+    if not 0 < rate <= 1:
+        raise _malformed(f"sampling_probability {rate:g} is not in (0, 1]")
+    return rate
+
+
+def _malformed(what: str) -> PlanError:
+    return PlanError(
+        "GLD-P003",
+        f"a privacy event cannot be accounted: {what}.",
+        fix="Events are documented in docs/ledger.md; compare versions of Guilder.",
+    )
