@@ -121,9 +121,9 @@ class Node:
                 self._serve(stop)
             except httpx.HTTPStatusError as error:
                 self._judge(error.response)
-            except httpx.TransportError as error:
+            except (httpx.RequestError, ValueError) as error:
                 _judge_tls(error, self._url)
-                log.info("no connection to %s: %s", self._url, type(error).__name__)
+                log.info("no answer from %s: %s", self._url, type(error).__name__)
             if time.monotonic() - began_s > self._pace.longest_retry_s:
                 retry_s = self._pace.first_retry_s
             stop.wait(retry_s * random.uniform(0.5, 1))  # noqa: S311
@@ -189,9 +189,7 @@ class Node:
                 message_object_id=metadata.message_id,
             )
         )
-        message = inflate_object_from_contents(metadata.message_id, contents)
-        if not isinstance(message, Message):
-            raise httpx.RemoteProtocolError("the server sent something else")
+        message = _inflate(metadata.message_id, contents)
         message.metadata.__dict__["_message_id"] = metadata.message_id
         return message
 
@@ -306,6 +304,17 @@ class _Client(FleetHttpClient):
         return call_next(context)
 
 
+def _inflate(message_id: str, contents: dict[str, bytes]) -> Message:
+    """Build the message; ValueError if what came is none."""
+    try:
+        message = inflate_object_from_contents(message_id, contents)
+    except Exception as error:  # a server may send anything
+        raise ValueError(f"an unreadable message: {type(error).__name__}") from None
+    if not isinstance(message, Message):
+        raise ValueError("an object that is no message")
+    return message
+
+
 def _error(message: Message, word: str) -> Message:
     code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
     return Message(Error(code=code, reason=word), reply_to=message)
@@ -338,7 +347,7 @@ def _judge_clock(date: str) -> None:
     )
 
 
-def _judge_tls(error: httpx.TransportError, url: str) -> None:
+def _judge_tls(error: Exception, url: str) -> None:
     """Raise if TLS failed for good: a certificate was refused on either side."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
@@ -349,10 +358,11 @@ def _judge_tls(error: httpx.TransportError, url: str) -> None:
             f"{url} is not a server of this consortium: {cause.verify_message}",
             fix="Check the address, and that ca.pem came from the server's operator.",
         )
-    if cause is not None and "ALERT" in (cause.reason or ""):
+    reason = getattr(cause, "reason", None) or ""
+    if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
         raise EnrolmentError(
             "GLD-E011",
-            f"{url} refused this site's certificate: {cause.reason}",
+            f"{url} refused this site's certificate: {reason}",
             fix="Ask the operator for new keys; an old certificate may have run out.",
         )
 

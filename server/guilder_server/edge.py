@@ -25,7 +25,7 @@ from guilder_server.uploads import UploadSizeError
 from guilder_shared.certificates import public_pem
 from guilder_shared.errors import NetworkError
 
-logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # we report ourselves
+logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 MAX_HEAD_BYTES = 32 * 1024  # request line and headers
 CLOSE = (b"connection", b"close")

@@ -110,8 +110,13 @@ class Hub:
         return self._grids[run_id]
 
     def close_run(self, run_id: str) -> None:
-        """End a run: its open messages and replies are forgotten."""
-        grid = self._grids.pop(run_id)
+        """End a run: its open messages and replies are forgotten.
+
+        Nothing happens if it is not open.
+        """
+        grid = self._grids.pop(run_id, None)
+        if grid is None:
+            return
         for message_id in self._links.get_message_ids_from_run_id(grid.run.run_id):
             self._links.drop(message_id)
         self._links.stop_run(grid.run.run_id)
@@ -176,6 +181,10 @@ class HubGrid(Grid):
     def get_nodes(self) -> Iterable[NodeInfo]:
         """List the sites that are online; `name` is the certificate's."""
         return self._links.get_node_info(node_ids=list(self.get_node_ids()))
+
+    def site_names(self) -> dict[int, str]:
+        """Name every site of the roster, online or not, by node id."""
+        return self._fleet.names()
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Put messages out for their sites, who fetch them at once.

@@ -18,7 +18,8 @@ ROOMS = ("shared", "server", "client", "simulations", "deploy")
 # is higher: who may use flwr's private modules may use its public ones.
 FLWR_PRIVATE = (
     "server/guilder_server/hub.py",
-    "server/guilder_server/edge.py",
+    "server/guilder_server/fleet.py",
+    "server/guilder_server/links.py",
     "client/guilder_client/node.py",
     "simulations/guilder_simulations/inprocess.py",
 )
