@@ -21,6 +21,7 @@ from guilder_shared.mistakes import (
 )
 from guilder_shared.toml_lines import KeyPath
 
+MOST_TOLD = 50  # a hostile study may hold ten thousand
 Error = Mapping[str, Any]  # one of pydantic's error details
 
 
@@ -46,10 +47,11 @@ class Source:
         line = toml_lines.nearest(self.lines, path)
         return f"{self.name}:{line}" if line else self.name
 
-    def order(self, path: KeyPath) -> tuple[bool, int]:
-        """Mistakes of the file come by line, then those of `--set`."""
-        line = toml_lines.nearest(self.lines, path)
-        return bool(self._override(path)), line or 0
+    def order(self, path: KeyPath) -> tuple[int, int]:
+        """Mistakes of the file come by line, then those of `--set` as given."""
+        override = self._override(path)
+        place = list(self.overrides.values()).index(override) + 1 if override else 0
+        return place, toml_lines.nearest(self.lines, path) or 0
 
     def _override(self, path: KeyPath) -> str:
         for written, text in self.overrides.items():
@@ -83,7 +85,7 @@ class Checker:
         A missing key that is there under a similar, unknown name is told once.
         """
         found: list[tuple[KeyPath, Mistake]] = []
-        for each in error.errors(include_url=False):
+        for each in error.errors(include_url=False)[:MOST_TOLD]:
             found += self._told(each)
         found += [self._contradiction((), each) for each in contradictions]
         meant = {

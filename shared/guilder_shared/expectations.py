@@ -16,7 +16,9 @@ Schema = dict[str, Any]
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 URL_PATTERN = r"^https://[A-Za-z0-9._\[\]:-]{1,255}/?$"
-TEXT_PATTERN = r"^[^\x00-\x1f\x7f]+$"
+# No control character, and none that changes the direction of writing: these texts
+# are shown to the officer who approves them.
+TEXT_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+$"
 
 _PATTERNS = {
     NAME_PATTERN: "a name: at most 63 small letters, digits, - and _",
