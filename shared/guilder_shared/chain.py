@@ -76,7 +76,7 @@ def check_chain(entries: Iterable[Entry], public_hex: str) -> Iterator[Entry]:
                 why="Its hash does not fit its content and the entry before it.",
                 fix="Keep the file as evidence; restore a backup that verifies.",
             )
-        signature = _unhex(entry.signature)
+        signature = unhex(entry.signature)
         if not verify(public_hex, signed_bytes(entry.hash), signature):
             raise IntegrityError(
                 "GLD-I003",
@@ -88,8 +88,9 @@ def check_chain(entries: Iterable[Entry], public_hex: str) -> Iterator[Entry]:
         yield entry
 
 
-def _unhex(text: str) -> bytes:
+def unhex(text: str) -> bytes:
+    """Bytes of hexadecimal digits; no bytes where they are none."""
     try:
         return bytes.fromhex(text)
-    except ValueError:
+    except (ValueError, TypeError):
         return b""

@@ -183,9 +183,8 @@ class Book:
             IntegrityError: It is not the next one, or says what cannot be after
                 those before it, such as a turn beyond the plan (GLD-I007).
         """
-        learn = _LEARN.get(entry.kind)
-        body = entry.content()
         try:
+            learn, body = _LEARN.get(entry.kind), entry.content()
             if entry.seq != self.seq + 1 or learn is None:
                 raise _ImpossibleError
             if (entry.seq == 1) != (entry.kind == "ledger"):

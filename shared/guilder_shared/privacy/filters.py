@@ -163,7 +163,7 @@ class Filters:
         renyi = tuple(
             RenyiFilter(a, epsilon, share, capacity(a, epsilon, share)) for a in kept
         )
-        return cls(exact(epsilon), exact(delta) / 2, renyi)
+        return cls(exact(epsilon), exact(delta / 2), renyi)
 
     def have_room(self, total: Cost) -> bool:
         """Say whether at least one filter holds all of `total`."""

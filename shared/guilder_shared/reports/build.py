@@ -1,0 +1,164 @@
+"""A report's content, computed from a ledger's entries and nothing else.
+
+The same entries give the same bytes: every time in a report is an entry's own. This
+module signs through the ledger; it reads no rows and no clock, and writes no file.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import rfc8785
+
+from guilder_shared.chain import Entry
+from guilder_shared.privacy import accounting
+from guilder_shared.privacy.book import Book, Grant, Turn
+from guilder_shared.privacy.ledger import Ledger
+from guilder_shared.privacy.totals import Totals, totals
+from guilder_shared.reports import words
+
+SCHEMA = "guilder-report-1"
+Report = dict[str, Any]
+
+
+def build(ledger: Ledger) -> Report:
+    """The signed report of a site: every study, every budget, every entry.
+
+    Computes each study's epsilon anew from its events, about one second a study
+    (equal ones once).
+
+    Returns:
+        An object whose canonical JSON is the report file; see `docs/ledger.md`.
+
+    Raises:
+        IntegrityError: An entry cannot follow those before it (GLD-I007).
+    """
+    unsigned = content(ledger.entries())
+    return {**unsigned, "signature": ledger.sign(signed_bytes(unsigned)).hex()}
+
+
+def signed_bytes(unsigned: Report) -> bytes:
+    """The bytes that a report's signature is made over."""
+    return SCHEMA.encode() + b"\n" + rfc8785.dumps(unsigned)
+
+
+def content(entries: Iterable[Entry]) -> Report:
+    """Everything in a report but its signature.
+
+    Args:
+        entries: From the first one on; their chain is checked by the caller.
+    """
+    book, rows = Book(), []
+    for entry in entries:
+        book.apply(entry)
+        rows.append(_row(entry))
+    head = {"seq": book.seq, "hash": rows[-1]["hash"] if rows else ""}
+    return {
+        "schema": SCHEMA,
+        "as_of": book.time,
+        "site": {"name": book.site, "public_key": book.public_hex},
+        "studies": [_study(grant) for grant in book.grants.values()],
+        "budgets": [_budget(totals(book, name)) for name in sorted(book.budgets)],
+        "refusals": [refusal.body for refusal in book.refusals],
+        "not_protected": list(words.NOT_PROTECTED),
+        "ledger": {"head": head, "entries": rows},
+    }
+
+
+def _study(grant: Grant) -> Report:
+    header = words.study_of(grant).get("study", {})
+    return {
+        "name": grant.study_name,
+        "purpose": str(header.get("purpose", "")),
+        "digest": grant.study_digest,
+        "grant_id": grant.grant_id,
+        "run_id": grant.run_id,
+        "server": grant.server,
+        "dataset": grant.dataset,
+        "accepted_at": grant.reserved_at,
+        "ended": grant.closed,
+        "guarantee": words.guarantee(grant),
+        "events": [
+            {
+                "event": grant.turn_event,
+                "num_turns": grant.num_turns,
+                "num_turns_spent": len(grant.turns),
+            }
+        ],
+        "totals": _study_totals(grant),
+        "releases": [_release(turn) for turn in grant.turns.values()],
+    }
+
+
+def _study_totals(grant: Grant) -> Report:
+    """Epsilon as accepted, as recomputed from events, and of the turns spent."""
+    return {
+        "epsilon": grant.epsilon if grant.is_protected else None,
+        "delta": grant.delta,
+        "covers": words.WHOLE,
+        "recomputed_epsilon": epsilon_of(grant, grant.num_turns),
+        "prefix": {
+            "covers": words.PREFIX,
+            "epsilon": epsilon_of(grant, len(grant.turns)),
+            "num_turns": len(grant.turns),
+        },
+    }
+
+
+def epsilon_of(grant: Grant, num_turns: int) -> float | None:
+    """Epsilon of this many turns at the study's delta, by privacy loss distribution.
+
+    Returns:
+        Rounded up to six decimals; 0 for no turns; None where it is unprotected.
+    """
+    if num_turns == 0:
+        return 0.0
+    if not grant.is_protected:
+        return None
+    value = accounting.epsilon([(grant.turn_event, num_turns)], grant.delta)
+    return math.ceil(value * 1e6) / 1e6
+
+
+def _release(turn: Turn) -> Report:
+    return {
+        "turn_no": turn.turn_no,
+        "charged_at": turn.spent_at,
+        "started": turn.attempts,
+        "sealed_at": turn.sealed_at,
+        "sha256": turn.sealed_sha256,
+        "received": turn.receipt is not None,
+        "given_up": turn.given_up,
+    }
+
+
+def _budget(figures: Totals) -> Report:
+    budget = figures.budget
+    return {
+        "name": budget.name,
+        "datasets": list(budget.datasets),
+        "epsilon": {
+            "limit": budget.epsilon,
+            "spent": figures.spent_epsilon,
+            "reserved": figures.reserved_epsilon,
+            "left": figures.left_epsilon,
+        },
+        "delta": {
+            "limit": budget.delta / 2,
+            "spent": figures.spent_delta,
+            "reserved": figures.reserved_delta,
+            "left": figures.left_delta,
+        },
+        "delta_of_all_filters": budget.delta,
+        "renyi_used": {str(a): used for a, used in figures.renyi_used.items()},
+    }
+
+
+def _row(entry: Entry) -> Report:
+    return {
+        "seq": entry.seq,
+        "kind": entry.kind,
+        "body": entry.content(),
+        "prev": entry.prev,
+        "hash": entry.hash,
+        "signature": entry.signature,
+    }
