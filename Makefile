@@ -30,6 +30,7 @@ check: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python deploy/protos.py --check
 
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/all.py $(ARGS)

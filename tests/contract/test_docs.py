@@ -34,10 +34,6 @@ NEVER_FOR_HELP = (
     "scipy",
 )
 
-needs_cli = pytest.mark.skipif(
-    not (ROOT / "deploy/guilder/cli.py").exists(), reason="there is no command yet"
-)
-
 
 def error_ids_in_source() -> set[str]:
     return {
@@ -173,7 +169,6 @@ def test_every_make_target_on_a_page_exists() -> None:
     assert named - targets == set()
 
 
-@needs_cli
 def test_every_command_on_a_page_exists() -> None:
     unknown = {
         f"{page.relative_to(ROOT)}: guilder {' '.join(words)}"
@@ -185,7 +180,6 @@ def test_every_command_on_a_page_exists() -> None:
     assert unknown == set()
 
 
-@needs_cli
 def test_every_option_on_a_page_exists() -> None:
     unknown = set()
     for page in PAGES:
@@ -198,7 +192,6 @@ def test_every_option_on_a_page_exists() -> None:
     assert unknown == set()
 
 
-@needs_cli
 @pytest.mark.parametrize("words", [["--help"], ["privacy", "verify", "--help"]])
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     child = f"""
