@@ -343,7 +343,7 @@ def confirm(study: Study, plan: Plan) -> float:
             belong to the study; and what `validate_study` and `epsilon` raise.
     """
     validate_study(study)
-    _check_plan(study, plan)
+    check_plan(study, plan)
     if plan.noise_multiplier is None:
         return math.inf
     cost = _fine(study, plan)
@@ -359,7 +359,12 @@ def confirm(study: Study, plan: Plan) -> float:
     return cost
 
 
-def _check_plan(study: Study, plan: Plan) -> None:
+def check_plan(study: Study, plan: Plan) -> None:
+    """Check that a plan is for this study and this engine; no epsilon is computed.
+
+    Raises:
+        PlanError: GLD-P005, with what differs.
+    """
     num_turns = study.training.rounds + study.aggregation.spare_turns
     problem = ""
     if plan.num_turns != num_turns:
@@ -371,6 +376,10 @@ def _check_plan(study: Study, plan: Plan) -> None:
         )
     elif (plan.noise_multiplier is None) != (study.privacy.mechanism == "none"):
         problem = f'its noise does not fit mechanism "{study.privacy.mechanism}"'
+    elif plan.noise_multiplier is not None and not (
+        MIN_NOISE_MULTIPLIER <= plan.noise_multiplier < math.inf
+    ):
+        problem = f"its noise_multiplier is {plan.noise_multiplier:g}"
     if problem:
         raise PlanError(
             "GLD-P005",

@@ -16,7 +16,7 @@ row is read, and nothing is sent from here.
 """
 
 import warnings
-from typing import cast
+from typing import Any, Protocol, cast
 
 import torch
 from opacus.grad_sample import GradSampleModule
@@ -33,6 +33,18 @@ CLIP_MARGIN = 1 - 2.0**-10  # clip a little below C: rounding then stays below C
 _CHUNK_NUMBERS = 1 << 21  # per-unit gradient numbers held at once: 8 MiB of float32
 _MAX_CHUNK_ROWS = 4096
 _BLOCK_NUMBERS = 1 << 17  # float64 numbers clipped at once: 1 MiB, stays in the cache
+
+
+class Descent(Protocol):
+    """The optimizer that takes the noised gradient; any of torch's fits too."""
+
+    param_groups: list[dict[str, Any]]
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the last gradient."""
+
+    def step(self) -> Any:
+        """Learn from `p.grad`."""
 
 
 class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no types
@@ -52,7 +64,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # opacus ships no ty
 
     def __init__(
         self,
-        optimizer: torch.optim.Optimizer,
+        optimizer: Descent,
         *,
         noise_multiplier: float,
         clip_norm: float,

@@ -22,11 +22,12 @@ from guilder_shared import tasks
 from guilder_shared.messages import Plan
 from guilder_shared.models import registry
 from guilder_shared.models.registry import Weights
-from guilder_shared.privacy import clipping
+from guilder_shared.privacy import accounting, clipping
 from guilder_shared.privacy.sampling import TurnKeys, poisson
 from guilder_shared.study import Study
 from guilder_shared.tasks import Examples
 from guilder_shared.training import device
+from guilder_shared.training.descent import GradientDescent
 
 
 def fit(
@@ -58,16 +59,18 @@ def fit(
 
     Raises:
         StudyError: The weights are not this study's.
-        PlanError: The model cannot be trained privately (`clipping.check_model`).
+        PlanError: The plan is not this study's (`accounting.check_plan`), or the model
+            cannot be trained privately (`clipping.check_model`).
 
     Source: Abadi et al. 2016, algorithm 1.
     """
     if public_size < 1:
         raise ValueError(f"public_size must be positive, not {public_size}")
+    accounting.check_plan(study, plan)  # no noise only where none was promised
     with device.one_thread():
         model = clipping.wrap(_load(weights, study))
         optimizer = clipping.PrivateOptimizer(
-            torch.optim.SGD(model.parameters(), lr=study.training.learning_rate),
+            GradientDescent(model.parameters(), study.training.learning_rate),
             noise_multiplier=plan.noise_multiplier or 0.0,
             clip_norm=study.privacy.clip_norm,
             divisor=study.training.sample_rate * public_size,
