@@ -33,7 +33,7 @@ def make_app(find: Callable[[Context], Site]) -> ClientApp:
         try:
             answer = policy.consider(site, wire.decode_offer(message.content))
         except GuilderError as error:
-            answer = Answer(Verdict.REFUSED_BY_POLICY, site.name, reason=str(error))
+            answer = Answer(Verdict.REFUSED_BY_POLICY, site.name, reason=error.brief())
         log.info("offer: %s %s", answer.verdict, answer.reason)
         return Message(wire.encode_answer(answer), reply_to=message)
 
@@ -55,7 +55,7 @@ def make_app(find: Callable[[Context], Site]) -> ClientApp:
         try:
             request = wire.decode_request(message.content)
         except GuilderError as error:
-            reply = TurnReply(Verdict.REFUSED_BY_POLICY, "", 0, 0, reason=str(error))
+            reply = TurnReply(Verdict.REFUSED_BY_POLICY, "", 0, 0, reason=error.brief())
         else:
             reply = turn.take(site, request)
             log.info("round %s: %s", request.round_no, reply.verdict)

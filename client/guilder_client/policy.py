@@ -33,9 +33,9 @@ def consider(site: Site, offer: Offer) -> Answer:
         accounting.confirm(study, offer.plan)
         grant = _reserve(site, study, offer)
     except BudgetSpent as error:
-        return Answer(Verdict.REFUSED_BY_BUDGET, site.name, reason=str(error))
+        return Answer(Verdict.REFUSED_BY_BUDGET, site.name, reason=error.brief())
     except GuilderError as error:
-        return Answer(Verdict.REFUSED_BY_POLICY, site.name, reason=str(error))
+        return Answer(Verdict.REFUSED_BY_POLICY, site.name, reason=error.brief())
     return Answer(
         Verdict.ACCEPTED, site.name, grant.grant_id, public_size=source.public_size
     )

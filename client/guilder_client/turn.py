@@ -57,9 +57,9 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
         except BudgetSpent as error:
             if error.error_id == GIVEN_UP:  # started too often: the server may ask anew
                 return _reply(request, Verdict.TURN_FAILED)
-            return _reply(request, Verdict.REFUSED_BY_BUDGET, reason=str(error))
+            return _reply(request, Verdict.REFUSED_BY_BUDGET, reason=error.brief())
         except GuilderError as error:
-            return _reply(request, Verdict.REFUSED_BY_POLICY, reason=str(error))
+            return _reply(request, Verdict.REFUSED_BY_POLICY, reason=error.brief())
         try:
             if spend.state == "sealed":  # 3 the same again
                 data = site.sealed.read(

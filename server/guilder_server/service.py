@@ -89,12 +89,17 @@ class Service:
         summaries = [self._summary(folder) for folder in folders]
         return sorted(summaries, key=lambda s: float(s["submitted"]), reverse=True)
 
-    def watch(self, run_id: str) -> Iterator[dict[str, Any]]:
-        """Events from the first on, as they happen; ends when the run has ended."""
+    def watch(
+        self, run_id: str, *, gone: threading.Event | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Events from the first on, as they happen.
+
+        Ends when the run has ended, or soon after nobody listens any more (`gone`).
+        """
         store = RunStore.open(self._folder(run_id))
         seen = 0
         try:
-            while True:
+            while gone is None or not gone.is_set():
                 ended = store.fact("state") in FINAL_STATES
                 for event in store.events(after=seen):
                     seen += 1

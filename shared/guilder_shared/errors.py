@@ -49,6 +49,10 @@ class GuilderError(Exception):
             lines.append(f"  fix: {self.fix}")
         return "\n".join(lines)
 
+    def brief(self) -> str:
+        """Id and what, in one line: what one side tells the other."""
+        return f"{self.error_id}: {self.what}"
+
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.error_id, self.what, self.why, self.fix)
 

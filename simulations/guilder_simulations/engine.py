@@ -120,13 +120,10 @@ def _deal(study: Study) -> tuple[Mapping[str, Any], Any, Mapping[str, int]]:
     assert study.simulation is not None
     table = synthetic.generate(study.simulation.source, study.simulation.seed)
     tables.check(table, study.data)
-    dealt, holdout, public_sizes = partition.split(
-        table, study.simulation, study.evaluation.rows
-    )
-    rows = None
-    if study.evaluation.on == "public-holdout":
-        rows = tables.encode(holdout, study.data)
-    return dealt, rows, public_sizes
+    held = study.evaluation.on == "public-holdout"
+    share = study.evaluation.rows if held else 0.0
+    dealt, holdout, public_sizes = partition.split(table, study.simulation, share)
+    return dealt, tables.encode(holdout, study.data) if held else None, public_sizes
 
 
 def _open_store(study: Study, out: Path, public_sizes: Mapping[str, int]) -> RunStore:
