@@ -13,13 +13,13 @@ from pydantic import Field, PositiveInt
 
 from guilder_shared.mistakes import Contradiction
 from guilder_shared.settings import (
+    Digest,
     File,
     FilePath,
     Frozen,
     Listed,
     Name,
     TableFile,
-    Text,
     Url,
     load_toml,
 )
@@ -60,7 +60,7 @@ class Policy(Frozen):
     accept: Literal["auto", "ask"] = Field(
         description='"auto": every study within this policy; "ask": a person decides'
     )
-    accepted: Listed[Text] = Field(
+    accepted: Listed[Digest] = Field(
         default=(), description='digests of the studies accepted where accept = "ask"'
     )
     allow_unprotected: bool = Field(

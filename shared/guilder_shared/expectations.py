@@ -15,6 +15,7 @@ from guilder_shared.toml_lines import KeyPath
 Schema = dict[str, Any]
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 URL_PATTERN = r"^https://[A-Za-z0-9._\[\]:-]{1,255}/?$"
 # No control character, and none that changes the direction of writing: these texts
 # are shown to the officer who approves them.
@@ -22,6 +23,7 @@ TEXT_PATTERN = r"^[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]+$"
 
 _PATTERNS = {
     NAME_PATTERN: "a name: at most 63 small letters, digits, - and _",
+    DIGEST_PATTERN: "the digest of a study: 64 digits of 0-9 and a-f",
     URL_PATTERN: 'an address like "https://fl.example.org:8443"',
     TEXT_PATTERN: "a text on one line",
 }

@@ -23,7 +23,12 @@ from pydantic import (
 
 from guilder_shared import toml_lines
 from guilder_shared.checking import Checker, Source, right_parts
-from guilder_shared.expectations import NAME_PATTERN, TEXT_PATTERN, URL_PATTERN
+from guilder_shared.expectations import (
+    DIGEST_PATTERN,
+    NAME_PATTERN,
+    TEXT_PATTERN,
+    URL_PATTERN,
+)
 from guilder_shared.mistakes import (
     Contradiction,
     ContradictionError,
@@ -45,13 +50,14 @@ FileT = TypeVar("FileT", bound="File")
 def _from_folder(value: object, info: ValidationInfo) -> object:
     """Read a path as relative to its file's folder, which `load_toml` passes on."""
     if not isinstance(value, str) or not value:
-        return value
+        return value  # pydantic refuses it: strictly, a text is no path
     folder: Path = (info.context or {}).get("folder", Path())
     return folder / Path(value).expanduser()
 
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Text = Annotated[str, Field(pattern=TEXT_PATTERN, min_length=1, max_length=200)]
+Digest = Annotated[str, Field(pattern=DIGEST_PATTERN)]
 Url = Annotated[str, Field(pattern=URL_PATTERN)]
 FilePath = Annotated[Path, BeforeValidator(_from_folder)]
 Listed = Annotated[tuple[T, ...], Field(strict=False)]  # TOML and JSON have lists
@@ -117,17 +123,21 @@ def load_toml(path: Path, model: type[FileT], overrides: Sequence[str] = ()) -> 
             C013 values that contradict each other.
     """
     text = _read(path)
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        _fail("GLD-C003", *_syntax(path, str(error), text))
-    except RecursionError:
-        _fail("GLD-C003", path.name, "nested too deeply", "Flatten it.")
+    raw = _parse(path, text)
     written: dict[KeyPath, str] = {}
     for override in overrides:
         written[_set(raw, override)] = override
     source = Source(path.name, toml_lines.find(text), written)
     return check(raw, model, source, folder=path.parent.absolute())
+
+
+def tables_in(path: Path) -> set[str]:
+    """The top keys of a TOML file, to tell one kind of file from another.
+
+    Raises:
+        FileError: It cannot be read, or is no TOML; ids as in `load_toml`.
+    """
+    return set(_parse(path, _read(path)))
 
 
 def load_json(data: bytes, model: type[FileT], name: str) -> FileT:
@@ -200,6 +210,15 @@ def _read(path: Path) -> str:
         line = data[: error.start].count(b"\n") + 1
         what = f"not UTF-8 (byte {error.start + 1})"
         _fail("GLD-C002", f"{path.name}:{line}", what, "Save the file as UTF-8.")
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        _fail("GLD-C003", *_syntax(path, str(error), text))
+    except RecursionError:
+        _fail("GLD-C003", path.name, "nested too deeply", "Flatten it.")
 
 
 def _syntax(path: Path, problem: str, text: str) -> tuple[str, str, str]:
