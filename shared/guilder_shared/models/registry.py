@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from guilder_shared import tasks
 from guilder_shared.errors import StudyError
+from guilder_shared.messages import Weights
 from guilder_shared.models import tabular
 from guilder_shared.study import CategoryColumn, Study, TableData
 
 if TYPE_CHECKING:
     from torch import nn
 
-Weights = dict[str, NDArray[np.float32]]
+__all__ = ["MODELS", "Weights", "build", "check", "initial", "num_inputs", "shapes"]
 
 MODELS = ("logistic", "mlp")
 
