@@ -1,0 +1,225 @@
+"""Any order of verbs, crashes included, against a model of a few dictionaries."""
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from guilder_shared.errors import BudgetSpent, IntegrityError
+from guilder_shared.identity import SigningKey
+from guilder_shared.privacy.book import NUM_REPEATS
+from guilder_shared.privacy.ledger import Budget, Ledger
+
+KEY = SigningKey.generate()
+LOUD = {"event": "gaussian", "noise_multiplier": 0.5}  # the pure sum alone decides
+BUDGET = Budget("patients", 1.0, 1e-5, ("scans",))
+RUNS = st.sampled_from(["run-1", "run-2", "run-3", "run-4"])
+TURNS = st.integers(0, 4)
+HASHES = st.sampled_from(["h1", "h2"])
+SEALS = st.sampled_from(["s1", "s2"])
+EPSILONS = {"run-1": 0.3, "run-2": 0.4, "run-3": 0.5, "run-4": 0.1}
+NUM_TURNS = 3
+
+
+@dataclass
+class ModelTurn:
+    request_hash: str
+    attempts: int = 1
+    sealed: str = ""
+    given_up: bool = False
+    received: bool = False
+
+
+@dataclass
+class ModelGrant:
+    epsilon: Decimal
+    closed: bool = False
+    turns: dict[int, ModelTurn] = field(default_factory=dict)
+
+    def charged(self) -> Decimal:
+        return Decimal(0) if self.closed and not self.turns else self.epsilon
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """The ledger and the model are told the same; they must answer the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        memory = Path("/dev/shm")  # a copy stands for the crash, so no disk is needed
+        self.folder = Path(
+            tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else None)
+        )
+        self.num_copies = 0
+        self.path = self.folder / "0" / "ledger.db"
+        self.ledger = self.open()
+        self.model: dict[str, ModelGrant] = {}
+        self.ids: dict[str, str] = {}
+
+    def open(self) -> Ledger:
+        return Ledger.open(self.path, KEY, site="bank-a", budgets=[BUDGET])
+
+    def teardown(self) -> None:
+        self.ledger.shut()
+        shutil.rmtree(self.folder)
+
+    def expected(self) -> Decimal:
+        return sum((grant.charged() for grant in self.model.values()), Decimal(0))
+
+    @rule(run=RUNS)
+    def reserve(self, run: str) -> None:
+        epsilon = Decimal(str(EPSILONS[run]))
+        has_room = run in self.model or self.expected() + epsilon <= 1
+        try:
+            grant = self.ledger.reserve(
+                run_id=run,
+                server="s",
+                study_digest="d",
+                study_name=run,
+                dataset="scans",
+                study_epsilon=EPSILONS[run],
+                study_delta=1e-7,
+                turn_event=LOUD,
+                num_turns=NUM_TURNS,
+                meta={},
+            )
+        except BudgetSpent:
+            assert not has_room
+            return
+        assert has_room
+        assert self.ids.setdefault(run, grant.grant_id) == grant.grant_id
+        self.model.setdefault(run, ModelGrant(epsilon))
+
+    @rule(run=RUNS, turn_no=TURNS, request_hash=HASHES)
+    def spend(self, run: str, turn_no: int, request_hash: str) -> None:
+        answer: str
+        try:
+            answer = self.ledger.spend(
+                self.ids.get(run, "none"), turn_no, request_hash
+            ).state
+        except (BudgetSpent, IntegrityError) as error:
+            answer = error.error_id
+        assert answer == self.model_spend(run, turn_no, request_hash)
+
+    def model_spend(self, run: str, turn_no: int, request_hash: str) -> str:
+        grant = self.model.get(run)
+        if grant is None:
+            return "GLD-B002"
+        turn = grant.turns.get(turn_no)
+        if turn is None:
+            if not max(grant.turns, default=0) < turn_no <= NUM_TURNS:
+                return "GLD-B004"
+            if not grant.closed:
+                grant.turns[turn_no] = ModelTurn(request_hash)
+            return "GLD-B006" if grant.closed else "new"
+        if turn.request_hash != request_hash:
+            return "GLD-I008"
+        return self.model_repeat(grant, turn)
+
+    def model_repeat(self, grant: ModelGrant, turn: ModelTurn) -> str:
+        if turn.sealed:
+            return "sealed"
+        if grant.closed:
+            return "GLD-B006"
+        if turn.attempts == 1 + NUM_REPEATS:
+            turn.given_up = True
+            return "GLD-B005"
+        turn.attempts += 1
+        return "again"
+
+    @rule(run=RUNS, turn_no=TURNS, sha256=SEALS)
+    def seal(self, run: str, turn_no: int, sha256: str) -> None:
+        turn = self.model[run].turns.get(turn_no) if run in self.model else None
+        may = turn is not None and not turn.given_up and turn.sealed in ("", sha256)
+        try:
+            self.ledger.seal(self.ids.get(run, "none"), turn_no, sha256)
+        except (BudgetSpent, IntegrityError):
+            assert not may
+            return
+        assert may
+        assert turn is not None
+        turn.sealed = sha256
+
+    @rule(run=RUNS, turn_no=TURNS, sha256=SEALS)
+    def receipt(self, run: str, turn_no: int, sha256: str) -> None:
+        if run in self.model:
+            turn = self.model[run].turns.get(turn_no)
+            fits = turn is not None and turn.sealed == sha256
+            assert self.ledger.receipt(self.ids[run], turn_no, sha256) == fits
+            if turn is not None and fits:
+                turn.received = True
+
+    @rule(run=RUNS)
+    def close(self, run: str) -> None:
+        if run in self.model:
+            self.ledger.close(self.ids[run])
+            self.model[run].closed = True
+
+    @rule()
+    def restart(self) -> None:
+        self.ledger.shut()
+        self.ledger = self.open()
+
+    @rule()
+    def crash(self) -> None:
+        """Go on with the files as they lie, as after kill -9."""
+        self.num_copies += 1
+        left = self.folder / str(self.num_copies)
+        shutil.copytree(self.path.parent, left)
+        self.ledger.shut()
+        self.path = left / "ledger.db"
+        self.ledger = self.open()
+
+    @invariant()
+    def both_say_the_same(self) -> None:
+        totals = self.ledger.totals()["patients"]
+        assert Decimal(str(totals.left_epsilon)) == 1 - self.expected()
+        found = {grant.run_id: grant for grant in self.ledger.grants()}
+        assert found.keys() == self.model.keys()
+        for run, grant in self.model.items():
+            assert found[run].closed == grant.closed
+            assert {
+                number: ModelTurn(
+                    turn.request_hash,
+                    turn.attempts,
+                    turn.sealed_sha256 or "",
+                    turn.given_up,
+                    turn.receipt is not None,
+                )
+                for number, turn in found[run].turns.items()
+            } == grant.turns
+
+
+def check(num_examples: int, num_steps: int, *, derandomize: bool) -> None:
+    run_state_machine_as_test(
+        LedgerMachine,
+        settings=settings(
+            max_examples=num_examples,
+            stateful_step_count=num_steps,
+            derandomize=derandomize,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_any_order_of_verbs_and_crashes_agrees_with_the_model() -> None:
+    check(500, 12, derandomize=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_any_long_order_of_verbs_and_crashes_agrees_with_the_model() -> None:
+    check(3_000, 50, derandomize=False)
