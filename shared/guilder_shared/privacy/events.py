@@ -8,7 +8,6 @@ public constants only. Merging equal events is exact: composition is commutative
 Review, crash order: pure data.
 """
 
-import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ Event = dict[str, Any]  # JSON-able; the forms below and no other
 MIN_NOISE_MULTIPLIER = 0.05  # below it "noise" protects nobody
 MAX_STEPS = 10_000_000
 _MAX_DEPTH = 4
+_LARGEST = 1e6
 
 
 class Leaf(NamedTuple):
@@ -78,7 +78,7 @@ def merge(event_counts: Iterable[tuple[Event, int]]) -> tuple[Leaf, ...] | None:
 
 
 def _leaf(event: Event, count: int, depth: int) -> Leaf | None:
-    if not isinstance(event, dict) or depth == 0:
+    if depth == 0 or not isinstance(event, dict):
         raise _malformed("not an object, or nested too deeply")
     match event:
         case {"event": "none-protected", **rest} if not rest:
@@ -106,8 +106,9 @@ def _whole(count: object) -> int:
 
 
 def _number(value: object) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
-        raise _malformed("a parameter is not a finite number")
+    # Compared as it is: a JSON integer may be too large to become a float.
+    if type(value) not in (int, float) or not -_LARGEST < value < _LARGEST:  # type: ignore[operator]
+        raise _malformed(f"a parameter is not a number within {_LARGEST:g}")
     return float(value)  # type: ignore[arg-type]
 
 
