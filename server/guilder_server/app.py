@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from flwr.app import Context
+from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from guilder_server import rounds
@@ -33,6 +33,12 @@ def make_app(find: Callable[[Context], rounds.Run]) -> ServerApp:
         carry_through(task, Sites(grid, task.stopped))
 
     return app
+
+
+def run_on(grid: Grid, task: rounds.Run) -> None:
+    """Run the ServerApp for `task` on a Grid of ours, as Flower would."""
+    app = make_app(lambda _context: task)
+    app(grid, Context(0, 0, {}, RecordDict(), {}))
 
 
 def carry_through(task: rounds.Run, sites: Sites) -> None:

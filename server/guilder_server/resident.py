@@ -4,8 +4,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterator
-
-from flwr.serverapp import Grid
+from typing import Any
 
 from guilder_server.control import ControlServer
 from guilder_server.hub import Hub
@@ -31,7 +30,7 @@ def run_server(settings: ServerFile, stop: threading.Event) -> None:
     )
 
     @contextlib.contextmanager
-    def open_grid(run_id: str) -> Iterator[Grid]:
+    def open_grid(run_id: str) -> Iterator[Any]:
         try:
             yield hub.grid(run_id)
         finally:

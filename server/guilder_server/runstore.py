@@ -94,9 +94,10 @@ class RunStore:
         if state == "running":
             self._rebuild_files()
         told = None if error is None else described(error)
+        # the event first: whoever watches stops at the final state
+        self.event("run-" + state, **(told or {}))
         self._set("error", told)
         self._set("state", state)
-        self.event("run-" + state, **(told or {}))
         self._write_run_json()
 
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -151,9 +151,7 @@ class Service:
                 self._record_crash(run_id)
 
     def _carry_through(self, run_id: str) -> None:
-        from flwr.app import Context, RecordDict
-
-        from guilder_server.app import make_app, on_holdout
+        from guilder_server.app import on_holdout, run_on
 
         store = RunStore.open(self._folder(run_id))
         try:
@@ -166,8 +164,7 @@ class Service:
                 self._stops[run_id],
             )
             with self._open_grid(run_id) as grid:
-                app = make_app(lambda _context: task)
-                app(grid, Context(0, 0, {}, RecordDict(), {}))
+                run_on(grid, task)
         finally:
             store.close()
 

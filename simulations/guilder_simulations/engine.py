@@ -70,9 +70,8 @@ def simulate(study: Study, out: Path, *, watch: Watch | None = None) -> Run:
         StudyError: No `[simulation]` part, or `out` holds another study's run.
         RunFailed, PlanError, DataError: As in a deployment.
     """
-    from guilder_client.app import make_app as make_client_app
-    from guilder_server.app import make_app as make_server_app
-    from guilder_server.app import on_holdout
+    from guilder_client.app import make_app
+    from guilder_server.app import on_holdout, run_on
     from guilder_simulations.inprocess import InProcessGrid
 
     start = time.monotonic()
@@ -92,25 +91,18 @@ def simulate(study: Study, out: Path, *, watch: Watch | None = None) -> Run:
     try:
         task = rounds.Run(study, store.plan, store, on_holdout(study, holdout))
         grid = InProcessGrid(
-            make_client_app(lambda context: sites[str(context.node_config["site"])]),
+            make_app(lambda context: sites[str(context.node_config["site"])]),
             sites,
         )
-        _run(make_server_app(lambda _context: task), grid, store)
+        run_on(grid, task)
         return _finish(study, store, sites, time.monotonic() - start)
+    except KeyboardInterrupt:
+        store.event("interrupted", round=store.last_round())
+        raise
     finally:
         for site in sites.values():
             site.ledger.shut()
         store.close()
-
-
-def _run(server_app: Any, grid: Any, store: RunStore) -> None:
-    from flwr.app import Context, RecordDict
-
-    try:
-        server_app(grid, Context(1, 0, {}, RecordDict(), {}))
-    except KeyboardInterrupt:
-        store.event("interrupted", round=store.last_round())
-        raise
 
 
 def _deal(study: Study) -> tuple[Mapping[str, Any], Any, Mapping[str, int]]:

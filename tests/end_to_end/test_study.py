@@ -91,7 +91,7 @@ def test_a_missing_column_is_named_before_anything_is_charged(found: Founding) -
 
     last = hospitals.outcome(hospitals.run())
 
-    assert last["exit_code"] == 4
+    assert last.get("exit_code") == 4, last
     assert "'site-3'" in last["what"]
     assert "mean_area" in last["why"]
     assert hospitals.grants("site-3") == []
