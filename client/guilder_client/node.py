@@ -39,9 +39,9 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from guilder_shared.certificates import load_tls_key
+from guilder_shared.certificates import load_certificate, load_tls_key
 from guilder_shared.errors import EnrolmentError, GuilderError, NetworkError
-from guilder_shared.tls import client_context
+from guilder_shared.tls import check_dates, client_context
 
 log = logging.getLogger("guilder.node")
 logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -100,8 +100,10 @@ class Node:
         self._config = dict(node_config)
         self._on_online = on_online
         self._pace = pace
-        self._key = load_tls_key(keys / "site.key")
-        self._client = _Client(server_url, client_context(keys), self._key)
+        self._certificate = keys / "site.pem"
+        self._client = _Client(
+            server_url, client_context(keys), load_tls_key(keys / "site.key")
+        )
         self._node_id = 0
         self._context: Context | None = None
 
@@ -110,9 +112,9 @@ class Node:
 
         Raises:
             NetworkError: This machine's clock is wrong (GLD-N010); names seconds.
-            EnrolmentError: The server refuses this site's certificate (GLD-E011), is
-                not of this consortium (GLD-E012), or does not know the site
-                (GLD-E013).
+            EnrolmentError: The server is not of this consortium (GLD-E012), does not
+                know this site (GLD-E013), or refuses its certificate (GLD-E014),
+                which has perhaps run out meanwhile (GLD-E008).
         """
         retry_s = self._pace.first_retry_s
         while not stop.is_set():
@@ -123,6 +125,7 @@ class Node:
                 self._judge(error.response)
             except (httpx.RequestError, ValueError) as error:
                 _judge_tls(error, self._url)
+                check_dates(load_certificate(self._certificate), self._certificate)
                 log.info("no answer from %s: %s", self._url, type(error).__name__)
             if time.monotonic() - began_s > self._pace.longest_retry_s:
                 retry_s = self._pace.first_retry_s
@@ -361,7 +364,7 @@ def _judge_tls(error: Exception, url: str) -> None:
     reason = getattr(cause, "reason", None) or ""
     if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
         raise EnrolmentError(
-            "GLD-E011",
+            "GLD-E014",
             f"{url} refused this site's certificate: {reason}",
             fix="Ask the operator for new keys; an old certificate may have run out.",
         )

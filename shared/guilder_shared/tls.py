@@ -9,6 +9,7 @@ import ssl
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 
 from guilder_shared.certificates import load_certificate, load_tls_key
 from guilder_shared.errors import EnrolmentError
@@ -18,7 +19,8 @@ def server_context(folder: Path) -> ssl.SSLContext:
     """TLS 1.3 for the server: only certificates of our own authority come in.
 
     Raises:
-        EnrolmentError: A key or certificate is missing, open to others or run out.
+        EnrolmentError: A key or certificate is missing, open to others, run out, or
+            signed by another authority.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     return _mutual(context, folder, "server")
@@ -28,7 +30,8 @@ def client_context(folder: Path, who: str = "site") -> ssl.SSLContext:
     """TLS 1.3 for a site (or `who="operator"`): our own authority, and no other.
 
     Raises:
-        EnrolmentError: A key or certificate is missing, open to others or run out.
+        EnrolmentError: A key or certificate is missing, open to others, run out, or
+            signed by another authority.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the host's name
     return _mutual(context, folder, who)
@@ -38,7 +41,7 @@ def _mutual(context: ssl.SSLContext, folder: Path, who: str) -> ssl.SSLContext:
     key, certificate = folder / f"{who}.key", folder / f"{who}.pem"
     load_tls_key(key)  # refuses a key that others may read
     check_dates(load_certificate(certificate), certificate)
-    load_certificate(folder / "ca.pem")
+    check_issuer(certificate, folder / "ca.pem")
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_STRICT
@@ -67,3 +70,21 @@ def check_dates(certificate: x509.Certificate, path: Path) -> None:
             f"and this machine says {now:%Y-%m-%d %H:%M} UTC",
             fix="Correct this machine's clock, or ask the operator for new keys.",
         )
+
+
+def check_issuer(path: Path, authority: Path) -> None:
+    """Refuse a certificate that the authority did not sign.
+
+    The other side would only cut the connection, without a word.
+
+    Raises:
+        EnrolmentError: GLD-E011.
+    """
+    try:
+        load_certificate(path).verify_directly_issued_by(load_certificate(authority))
+    except (ValueError, TypeError, InvalidSignature):
+        raise EnrolmentError(
+            "GLD-E011",
+            f"{path} was not signed by the authority of {authority}",
+            fix="Take both files from the same consortium's operator.",
+        ) from None

@@ -1,116 +1,79 @@
-"""A small consortium of real processes: one server, three hospitals, loopback."""
+"""An attacker: a site's real keys in hands that do not follow the protocol."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
-
-from guilder.consortium import Consortium, free_ports
-from guilder_client.settings import SiteFile
-from guilder_client.site import read_ledger
-from guilder_server.init import LocalData, init_local
-from guilder_shared import reports
-from guilder_shared.privacy.ledger import Grant
-from guilder_shared.study import Study
-from guilder_simulations import partition, synthetic
-from guilder_simulations.studies import path_of
-
-OVERRIDES = (
-    "training.rounds=6",
-    "simulation.sites=3",
-    "aggregation.reply_quantum_s=0",
-    "aggregation.round_deadline_s=60",
+from flwr.app import Message
+from flwr.app.message import remove_content_from_message
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto import fleet_pb2, message_pb2
+from flwr.proto.node_pb2 import Node as FlowerNode
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
 )
 
+from guilder_client.node import _Client
+from guilder_shared import certificates, tls
 
-class Hospitals(Consortium):
-    """The breast cancer study over three hospitals, ready to be started."""
 
-    def __init__(self, folder: Path, data: LocalData) -> None:
-        self.study = Study.load(path_of("breast-cancer"), OVERRIDES)
-        assert self.study.simulation is not None
-        simulation = self.study.simulation
-        table = synthetic.generate(simulation.source, simulation.seed)
-        dealt, holdout, self.sizes = partition.split(table, simulation, 0.2)
-        port, control_port = free_ports(2)
-        init_local(
-            folder,
-            list(dealt),
-            host="127.0.0.1",
-            port=port,
-            control_port=control_port,
-            data=data,
-            holdout="holdout.parquet",
+class Attacker:
+    """A site's real keys in hands that do not follow the protocol."""
+
+    def __init__(self, keys: Path, port: int) -> None:
+        self.url = f"https://127.0.0.1:{port}"
+        self.tls = tls.client_context(keys)
+        self.client = _Client(
+            self.url, self.tls, certificates.load_tls_key(keys / "site.key")
         )
-        pq.write_table(holdout, folder / "server" / "holdout.parquet")
-        for name, rows in dealt.items():
-            site = folder / "sites" / name
-            pq.write_table(rows, site / "rows.parquet")
-            text = (site / "site.toml").read_text()
-            old = f"public_size = {data.public_size}"
-            text = text.replace(old, f"public_size = {self.sizes[name]}")
-            (site / "site.toml").write_text(text)
-        super().__init__(folder, dealt)
+        self.node_id = 0
 
-    def study_with(self, *overrides: str) -> Study:
-        return Study.load(path_of("breast-cancer"), (*OVERRIDES, *overrides))
+    def activate(self) -> int:
+        self.node_id = self.client.ActivateNode(
+            fleet_pb2.ActivateNodeRequest(
+                public_key=self.client.node_key, heartbeat_interval=15
+            )
+        ).node_id
+        return self.node_id
 
-    def arguments(self) -> list[str]:
-        """What follows `guilder run submit` for this study and server."""
-        changes = [part for each in OVERRIDES for part in ("--set", each)]
-        server = ["--server", str(self.server_file)]
-        return [str(path_of("breast-cancer")), *changes, *server]
+    def pull(self) -> Message:
+        node = FlowerNode(node_id=self.node_id)
+        found = self.client.PullMessages(fleet_pb2.PullMessagesRequest(node=node))
+        asked = message_from_proto(found.messages_list[0])
+        asked.metadata.__dict__["_message_id"] = asked.metadata.message_id
+        return asked
 
-    def outcome(self, run_id: str) -> dict[str, Any]:
-        """The last event of a run, which is waited for."""
-        with self.control() as control:
-            return list(control.watch(run_id))[-1]
+    def announce(self, reply: Message, num_bytes: int = 100_000) -> Any:
+        self.client.upload_bytes = num_bytes
+        reply.metadata.__dict__["_message_id"] = reply.object_id
+        return self.client.PushMessages(
+            fleet_pb2.PushMessagesRequest(
+                node=FlowerNode(node_id=self.node_id),
+                messages_list=[message_to_proto(remove_content_from_message(reply))],
+                message_object_trees=[get_object_tree(reply)],
+            )
+        )
 
-    def run(self, study: Study | None = None) -> str:
-        """Submit a study; returns the run's id."""
-        with self.control() as control:
-            run_id: str = control.submit((study or self.study).canonical(), [])
-            return run_id
+    def upload(self, reply: Message, announced: Any) -> None:
+        for object_id, item in get_all_nested_objects(reply).items():
+            if object_id in announced.objects_to_push:
+                self.send(reply, announced.session_id, object_id, item.deflate())
 
-    def grants(self, site: str) -> list[Grant]:
-        """What the site's ledger holds, read from its file."""
-        with read_ledger(SiteFile.load(self.site_file(site))) as ledger:
-            return ledger.grants()
-
-    def verified(self, site: str) -> reports.Verification:
-        """The site's report, written and verified."""
-        with read_ledger(SiteFile.load(self.site_file(site))) as ledger:
-            return reports.verify(reports.write(ledger, self.folder / "reports"))
-
-    def model(self, run_id: str, round_no: int) -> bytes:
-        """A round's model."""
-        runs = self.folder / "server" / "state" / "runs"
-        path = runs / run_id / "rounds" / f"{round_no:03d}" / "model.safetensors"
-        return path.read_bytes()
-
-
-Founding = Callable[..., Hospitals]
+    def send(self, reply: Message, session: str, object_id: str, body: bytes) -> bool:
+        answer = self.client.PushObject(
+            message_pb2.PushObjectRequest(
+                node=FlowerNode(node_id=self.node_id),
+                run_id=reply.metadata.run_id,
+                object_id=object_id,
+                object_content=body,
+                session_id=session,
+            )
+        )
+        return bool(answer.stored)
 
 
 @pytest.fixture
-def found(tmp_path: Path) -> Iterator[Founding]:
-    """Makes a consortium; whatever it started ends with the test."""
-    made: list[Hospitals] = []
-
-    def make(**changes: Any) -> Hospitals:
-        defaults = {
-            "dataset": "biopsies",
-            "kind": "parquet",
-            "path": "rows.parquet",
-            "delta": 1e-3 / 2,
-            "smallest_cohort": 3,
-        }
-        data = LocalData(**{**defaults, **changes})
-        made.append(Hospitals(tmp_path / f"consortium-{len(made)}", data))
-        return made[-1]
-
-    yield make
-    for hospitals in made:
-        hospitals.stop()
+def attacker(consortium: Any) -> Callable[[str, int], Attacker]:
+    return lambda name, port: Attacker(consortium.site(name), port)

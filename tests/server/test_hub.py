@@ -15,6 +15,7 @@ from flwr.clientapp import ClientApp
 from guilder_server.hub import AWAY, LOST
 from guilder_shared.errors import EnrolmentError, NetworkError
 
+pytestmark = pytest.mark.timeout(60)
 MODEL = np.arange(1000, dtype=np.float32)
 
 

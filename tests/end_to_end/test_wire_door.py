@@ -1,0 +1,201 @@
+"""Who may speak to the hub at all, and of what: real TLS, real sockets."""
+
+import contextlib
+import datetime
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from flwr.clientapp import ClientApp
+
+from guilder_client.node import Node
+from guilder_shared import certificates, tls
+from guilder_shared.errors import EnrolmentError
+
+pytestmark = pytest.mark.timeout(60)
+
+FLEET = "/v1/fleet/"
+
+
+@contextlib.contextmanager
+def refused(status: int) -> Iterator[None]:
+    with pytest.raises(httpx.HTTPStatusError) as caught:
+        yield
+    assert caught.value.response.status_code == status
+
+
+def shake_hands(port: int, context: ssl.SSLContext) -> None:
+    url = f"https://127.0.0.1:{port}{FLEET}pull-messages"
+    with httpx.Client(verify=context, trust_env=False, timeout=5) as client:
+        client.post(url, content=b"").raise_for_status()
+
+
+def test_a_caller_without_a_certificate_is_refused_by_tls(consortium: Any) -> None:
+    hub = consortium.hub()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(consortium.folder / "server" / "ca.pem")
+
+    with pytest.raises(httpx.TransportError):
+        shake_hands(hub.port, context)
+
+
+def test_a_caller_with_an_older_tls_is_refused(consortium: Any) -> None:
+    hub = consortium.hub()
+    context = tls.client_context(consortium.site("alder"))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+
+    with pytest.raises(httpx.TransportError):
+        shake_hands(hub.port, context)
+
+
+def test_a_certificate_of_another_authority_is_refused(
+    consortium: Any, tmp_path: Path
+) -> None:
+    hub = consortium.hub()
+    certificates.init_local_sites(tmp_path / "other", ["alder"], ["127.0.0.1"])
+    keys = tmp_path / "other" / "sites" / "alder"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(consortium.site("alder") / "ca.pem")
+    context.load_cert_chain(keys / "site.pem", keys / "site.key")
+
+    with pytest.raises(httpx.TransportError):
+        shake_hands(hub.port, context)
+
+
+def test_a_site_with_a_certificate_of_another_authority_is_told_so(
+    consortium: Any, tmp_path: Path
+) -> None:
+    certificates.init_local_sites(tmp_path / "other", ["alder"], ["127.0.0.1"])
+    keys = tmp_path / "other" / "sites" / "alder"
+    (keys / "ca.pem").write_bytes((consortium.site("alder") / "ca.pem").read_bytes())
+
+    with pytest.raises(EnrolmentError) as caught:
+        Node("https://127.0.0.1:1", keys, ClientApp(), {})
+
+    assert caught.value.error_id == "GLD-E011"
+
+
+def test_a_node_does_not_speak_to_a_server_of_another_consortium(
+    consortium: Any, tmp_path: Path
+) -> None:
+    hub = consortium.hub()
+    certificates.init_local_sites(tmp_path / "other", ["alder"], ["127.0.0.1"])
+    keys = tmp_path / "other" / "sites" / "alder"
+    node = Node(f"https://127.0.0.1:{hub.port}", keys, ClientApp(), {})
+
+    with pytest.raises(EnrolmentError) as caught:
+        node.run_forever(threading.Event())
+
+    assert caught.value.error_id == "GLD-E012"
+
+
+def expire(folder: Path, keys: Path) -> None:
+    """Put a certificate that ran out yesterday in the place of a site's."""
+    authority = certificates.load_authority(folder / "server")
+    old = certificates.load_certificate(keys / "site.pem")
+    day, now = datetime.timedelta(days=1), datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(old.subject)
+        .issuer_name(old.issuer)
+        .public_key(old.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - 9 * day)
+        .not_valid_after(now - day)
+    )
+    for extension in old.extensions:
+        builder = builder.add_extension(extension.value, extension.critical)
+    certificate = builder.sign(authority.key, hashes.SHA256())
+    pem = certificate.public_bytes(Encoding.PEM)
+    (keys / "site.pem").write_bytes(pem)
+
+
+def test_an_expired_certificate_is_refused_by_the_server(consortium: Any) -> None:
+    hub = consortium.hub()
+    keys = consortium.site("alder")
+    expire(consortium.folder, keys)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(keys / "ca.pem")
+    context.load_cert_chain(keys / "site.pem", keys / "site.key")
+
+    with pytest.raises(httpx.TransportError):
+        shake_hands(hub.port, context)
+
+
+def test_a_site_with_an_expired_certificate_is_told_both_dates(
+    consortium: Any,
+) -> None:
+    keys = consortium.site("alder")
+    expire(consortium.folder, keys)
+
+    with pytest.raises(
+        EnrolmentError, match=r"site\.pem is good from .* to "
+    ) as caught:
+        Node("https://127.0.0.1:1", keys, ClientApp(), {})
+
+    assert caught.value.error_id == "GLD-E008"
+
+
+def test_an_operator_is_no_site(consortium: Any) -> None:
+    hub = consortium.hub()
+    context = tls.client_context(consortium.folder / "server", "operator")
+
+    with refused(403):
+        shake_hands(hub.port, context)
+
+
+def test_a_request_without_node_header_is_refused(consortium: Any) -> None:
+    hub = consortium.hub()
+
+    with refused(401):
+        shake_hands(hub.port, tls.client_context(consortium.site("alder")))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/v1/control/start-run",
+        "/v1/control/list-nodes",
+        "/v1/control/register-node",
+        "/v1/runtime/acquire-task",
+        "/v1/runtime/push-messages",
+        "/v1/fleet/register-node",
+        "/v1/fleet/unregister-node",
+        "/v1/fleet/get-fab",
+        "/v1/fleet/get-run",
+        "/v1/fleet/../control/start-run",
+        "/v1/fleet/pull-messages/",
+        "/v1/fleet/pull-messages?x=1",
+    ],
+)
+def test_no_other_path_exists(consortium: Any, attacker: Any, path: str) -> None:
+    hub = consortium.hub()
+    alder = attacker("alder", hub.port)
+
+    with httpx.Client(verify=alder.tls, trust_env=False) as client:
+        request = client.build_request("POST", alder.url, content=b"")
+        request.url = request.url.copy_with(raw_path=path.encode())
+        answer = client.send(request)
+
+    assert (answer.status_code, answer.content) == (404, b"")
+
+
+def test_only_post_is_spoken(consortium: Any, attacker: Any) -> None:
+    hub = consortium.hub()
+    alder = attacker("alder", hub.port)
+
+    with httpx.Client(verify=alder.tls, trust_env=False) as client:
+        answer = client.get(f"{alder.url}{FLEET}pull-messages")
+
+    assert answer.status_code == 404
