@@ -212,9 +212,10 @@ def test_a_server_killed_in_a_round_asks_the_same_turns_again(tmp_path: Path) ->
         killed.append(True)
         raise KeyboardInterrupt
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunStore, "commit", kill)
-        run(tmp_path, app_of(dies))
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, app_of(dies))
     model = run(tmp_path, app_of(dies))
 
     assert killed

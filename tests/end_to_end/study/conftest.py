@@ -66,7 +66,8 @@ class Hospitals(Consortium):
     def outcome(self, run_id: str) -> dict[str, Any]:
         """The last event of a run, which is waited for."""
         with self.control() as control:
-            return list(control.watch(run_id))[-1]
+            events: list[dict[str, Any]] = list(control.watch(run_id))
+        return events[-1]
 
     def run(self, study: Study | None = None) -> str:
         """Submit a study; returns the run's id."""

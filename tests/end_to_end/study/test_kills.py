@@ -42,7 +42,8 @@ class Killer(threading.Thread):
 def last_event(hospitals: Any, run_id: str) -> dict[str, Any]:
     """The run's last event, through however many restarts of the server."""
     with hospitals.control(timeout_s=60) as control:
-        return list(control.watch(run_id))[-1]
+        events: list[dict[str, Any]] = list(control.watch(run_id))
+    return events[-1]
 
 
 def disturbed(hospitals: Any, study: Any, seed: int, num_kills: int) -> str:
@@ -56,7 +57,8 @@ def disturbed(hospitals: Any, study: Any, seed: int, num_kills: int) -> str:
     killer.join()
 
     assert last["kind"] == "run-finished", (seed, killer.killed, last)
-    assert killer.killed, "the run ended before the first kill"
+    print(f"killed {len(killer.killed)}: {' '.join(killer.killed)}")
+    assert len(killer.killed) >= num_kills - 4, "the run ended before the kills"
     return run_id
 
 
@@ -93,8 +95,8 @@ def test_a_private_run_survives_at_least_twenty_kills(found: Founding) -> None:
     seed = secrets.randbelow(2**31)
     print(f"seed {seed}")
     hospitals = found()
-    study = hospitals.study_with("training.rounds=100", *LONG[1:])
+    study = hospitals.study_with("training.rounds=300", *LONG[1:])
 
     disturbed(hospitals, study, seed=seed, num_kills=24)
 
-    check_charges(hospitals, rounds=100)
+    check_charges(hospitals, rounds=300)
