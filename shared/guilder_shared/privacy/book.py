@@ -8,6 +8,7 @@ The mathematics: `filters.py`. Crash order: the book learns an entry only after 
 journal made it durable, so it never knows more than the disk.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -19,7 +20,6 @@ from guilder_shared.privacy.filters import NOTHING, ORDERS, Cost, Filters
 
 Body = dict[str, Any]
 FORMAT = 1  # of the entries' bodies, as docs/ledger.md describes them
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError)
 NUM_REPEATS = 3  # times a turn that was spent and not sealed may run again
 
 
@@ -191,7 +191,7 @@ class Book:
                 raise _ImpossibleError
             learn(self, entry.seq, body)
             self.time = str(body["time"])
-        except (_ImpossibleError, PlanError, *_MALFORMED):
+        except CANNOT_BE:
             raise IntegrityError(
                 "GLD-I007",
                 f"entry {entry.seq} ({entry.kind}) cannot follow the entries before it",
@@ -228,13 +228,7 @@ class Book:
         self.site, self.public_hex = str(body["site"]), str(body["public_key"])
 
     def _budget(self, _: int, body: Body) -> None:
-        budget = Budget(
-            str(body["name"]),
-            float(body["epsilon"]),
-            float(body["delta"]),
-            tuple(str(name) for name in body["datasets"]),
-        )
-        _demand(budget.epsilon > 0 and 0 < budget.delta < 1)
+        budget = read_budget(body)
         self.budgets[budget.name] = budget
         self._charged.setdefault(budget.name, NOTHING)
         for grant in self.grants.values():
@@ -342,21 +336,42 @@ class _ImpossibleError(Exception):
     """An entry that no correct writer would have written."""
 
 
+# What reading the body of an entry raises if it cannot be.
+CANNOT_BE = (
+    _ImpossibleError,
+    PlanError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+)
+
+
 def _demand(holds: bool) -> None:
     if not holds:
         raise _ImpossibleError
 
 
-def read_grant(body: Body) -> Grant:
-    """The grant that the body of a `reserve` entry makes.
+def read_budget(body: Body) -> Budget:
+    """The budget that the body of a `budget` entry makes; raises `CANNOT_BE`."""
+    budget = Budget(
+        str(body["name"]),
+        float(body["epsilon"]),
+        float(body["delta"]),
+        tuple(str(name) for name in body["datasets"]),
+    )
+    _demand(0 < budget.epsilon < math.inf and 0 < budget.delta < 1)
+    return budget
 
-    Raises:
-        _ImpossibleError, KeyError, TypeError, ValueError, PlanError: It makes none.
-    """
+
+def read_grant(body: Body) -> Grant:
+    """The grant that the body of a `reserve` entry makes; raises `CANNOT_BE`."""
     renyi = tuple(float(body["renyi"][str(order)]) for order in ORDERS)
     event = dict(body["turn_event"])
     _demand(body["protected"] == is_protected(event) and body["num_turns"] >= 1)
-    _demand(all(r >= 0 for r in renyi) and body["epsilon"] > 0 and body["delta"] > 0)
+    _demand(all(0 <= r < math.inf for r in renyi))
+    _demand(0 < body["epsilon"] < math.inf and 0 < body["delta"] < 1)
     return Grant(
         grant_id=str(body["grant_id"]),
         run_id=str(body["run_id"]),

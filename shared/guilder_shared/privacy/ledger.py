@@ -19,11 +19,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
-
-import rfc8785
 
 from guilder_shared.chain import Entry
 from guilder_shared.identity import SigningKey
@@ -40,6 +39,7 @@ from guilder_shared.privacy.book import (
     Spend,
     Turn,
     is_protected,
+    read_budget,
     read_grant,
 )
 from guilder_shared.privacy.filters import MOST_RENYI, ORDERS, Cost
@@ -73,8 +73,8 @@ class Ledger:
     ) -> Self:
         """Open a site's ledger for writing; make it if it is not there.
 
-        Every entry is checked. Changed budgets are written as entries first; one no
-        longer listed is withdrawn, and what was charged to it stays counted.
+        Every entry is checked. Changed budgets are written as entries; one no longer
+        listed is withdrawn, and what was charged to it stays counted.
 
         Args:
             path: The file; None keeps it in memory (a simulated site).
@@ -157,7 +157,8 @@ class Ledger:
 
         Raises:
             BudgetSpent: No budget names the dataset (GLD-B001), or one that does
-                has no room (GLD-B003). The refusal is written too, once.
+                has no room (GLD-B003), both written once; or the numbers cannot
+                be (GLD-B007).
             IntegrityError: The run was granted with another plan (GLD-I009), or
                 the entry could not be made durable (GLD-I005).
         """
@@ -176,13 +177,17 @@ class Ledger:
         with self._turn_of_writing():
             old = self._book.granted(server, run_id, study_digest)
             if old is not None:
-                return self._same_plan(old, body).snapshot()
+                refusals.demand_same_plan(old, body)
+                return old.snapshot()
             numbers = zip(ORDERS, _renyi(turn_event), strict=True)
             body["renyi"] = {str(order): number for order, number in numbers}
             body["meta"] = meta
             body["grant_id"] = grant_id or secrets.token_hex(16)
-            if body["protected"]:
-                self._demand_room(body, read_grant({**body, "time": ""}).cost())
+            grant = refusals.sound(read_grant, {**body, "time": ""})
+            if grant.grant_id in self._book.grants:
+                raise refusals.cannot_be("grant_id", grant.grant_id)
+            if grant.is_protected:
+                self._demand_room(body, grant.cost())
             self._write("reserve", body)
             return self._grant(str(body["grant_id"])).snapshot()
 
@@ -334,7 +339,7 @@ class Ledger:
         for entry in self._journal.entries(after=self._book.seq):
             self._book.apply(entry)
             if entry.kind == "refuse":
-                self._refused.add(_without_time(entry.content()))
+                self._refused.add(refusals.without_time(entry.content()))
 
     def _write(self, kind: str, body: Body) -> None:
         now = datetime.fromtimestamp(self._clock(), UTC)
@@ -348,16 +353,9 @@ class Ledger:
             self._write("withdraw", {"name": name})
         for name, budget in listed.items():
             if self._book.budgets.get(name) != budget:
-                line = {"epsilon": budget.epsilon, "delta": budget.delta}
-                datasets = list(budget.datasets)
-                self._write("budget", {"name": name, **line, "datasets": datasets})
-
-    def _same_plan(self, grant: Grant, body: Body) -> Grant:
-        plan = (grant.epsilon, grant.delta, grant.turn_event, grant.num_turns)
-        asked = (body["epsilon"], body["delta"], body["turn_event"], body["num_turns"])
-        if plan != asked or grant.dataset != body["dataset"]:
-            raise refusals.other_plan(grant)
-        return grant
+                line = {**asdict(budget), "datasets": list(budget.datasets)}
+                refusals.sound(read_budget, line)
+                self._write("budget", line)
 
     def _demand_room(self, body: Body, cost: Cost) -> None:
         """Raise, and write the refusal, unless every budget concerned has room."""
@@ -374,7 +372,7 @@ class Ledger:
 
     def _refuse(self, body: Body, left: Totals | None) -> None:
         refusal = refusals.entry(body, left)
-        if _without_time(refusal) not in self._refused:
+        if refusals.without_time(refusal) not in self._refused:
             self._write("refuse", refusal)
 
     def _grant(self, grant_id: str) -> Grant:
@@ -388,10 +386,6 @@ class Ledger:
             given_up = {"grant_id": grant.grant_id, "turn_no": turn.turn_no}
             self._write("give-up", given_up)
         raise refusals.given_up(grant, turn)
-
-
-def _without_time(refusal: Body) -> bytes:
-    return rfc8785.dumps({k: v for k, v in refusal.items() if k != "time"})
 
 
 def _renyi(turn_event: Body) -> list[float]:

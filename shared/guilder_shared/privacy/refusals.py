@@ -1,6 +1,6 @@
 """The ledger's refusals, in words: what, why, and what to do next.
 
-Each function makes one error and raises nothing; `ledger.py` decides. No message
+Most functions make one error and raise nothing: `ledger.py` decides. No message
 holds anything computed from rows.
 
 The mathematics and the crash order are `ledger.py`'s: a refusal of a study is
@@ -8,10 +8,16 @@ written as an entry before it is answered, a refusal of a turn changes nothing.
 """
 
 import math
+from collections.abc import Callable
+from typing import TypeVar
+
+import rfc8785
 
 from guilder_shared.errors import BudgetSpent, IntegrityError
-from guilder_shared.privacy.book import Body, Grant, Turn
+from guilder_shared.privacy.book import CANNOT_BE, Body, Grant, Turn
 from guilder_shared.privacy.totals import Totals
+
+T = TypeVar("T")
 
 
 def entry(body: Body, left: Totals | None) -> Body:
@@ -28,6 +34,11 @@ def entry(body: Body, left: Totals | None) -> Body:
         "limit": None if left is None else left.budget.epsilon,
         "left": 0 if left is None else left.left_epsilon,
     }
+
+
+def without_time(body: Body) -> bytes:
+    """A refusal's body as bytes, equal for two that say the same."""
+    return rfc8785.dumps({k: v for k, v in body.items() if k != "time"})
 
 
 def no_budget(site: str, body: Body) -> BudgetSpent:
@@ -53,6 +64,30 @@ def no_room(site: str, body: Body, left: Totals) -> BudgetSpent:
         f"are left in budget {budget.name!r}; nothing was read and nothing was sent",
         why=f"No Rényi filter has room either; the emptiest is {fullest:.0%} full.",
         fix="Lower the study's epsilon, or have the officer raise the budget.",
+    )
+
+
+def sound(read: Callable[[Body], T], body: Body) -> T:
+    """Read a body before it is written, for what is written cannot be unwritten.
+
+    Raises:
+        BudgetSpent: Its numbers cannot be (GLD-B007).
+    """
+    try:
+        return read(body)
+    except CANNOT_BE:
+        numbers = {name: body.get(name) for name in ("epsilon", "delta", "num_turns")}
+        name = str(body.get("study_name") or body.get("name"))
+        raise cannot_be(name, numbers) from None
+
+
+def cannot_be(name: str, found: object) -> BudgetSpent:
+    """A study or budget whose numbers no ledger may hold (GLD-B007)."""
+    return BudgetSpent(
+        "GLD-B007",
+        f"{name!r} cannot be written into the ledger: {found}",
+        why="Epsilon must be above 0, delta between 0 and 1, turns 1 or more.",
+        fix="Correct the budget in site.toml, or refuse the study.",
     )
 
 
@@ -109,9 +144,17 @@ def other_request(grant: Grant, turn_no: int) -> IntegrityError:
     )
 
 
-def other_plan(grant: Grant) -> IntegrityError:
-    """A run that was granted already, offered with other numbers (GLD-I009)."""
-    return IntegrityError(
+def demand_same_plan(grant: Grant, body: Body) -> None:
+    """Raise unless a run that is granted already comes with its own numbers.
+
+    Raises:
+        IntegrityError: It brings others (GLD-I009).
+    """
+    plan = (grant.epsilon, grant.delta, grant.turn_event, grant.num_turns)
+    asked = (body["epsilon"], body["delta"], body["turn_event"], body["num_turns"])
+    if plan == asked and grant.dataset == body["dataset"]:
+        return
+    raise IntegrityError(
         "GLD-I009",
         f"run {grant.run_id!r} of study {grant.study_name!r} was granted with "
         "another plan than it brings now",

@@ -52,6 +52,16 @@ def content(entries: Iterable[Entry]) -> Report:
     for entry in entries:
         book.apply(entry)
         rows.append(_row(entry))
+    return compose(book, rows)
+
+
+def compose(book: Book, rows: list[Report]) -> Report:
+    """Everything in a report but its signature, from a replayed book.
+
+    Args:
+        book: What the entries say.
+        rows: The entries themselves, as the report carries them.
+    """
     head = {"seq": book.seq, "hash": rows[-1]["hash"] if rows else ""}
     return {
         "schema": SCHEMA,

@@ -126,6 +126,39 @@ def test_a_dataset_without_a_budget_is_refused(ledger: Ledger) -> None:
     assert refused(reserve, ledger, dataset="other") == "GLD-B001"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_turns": 0},
+        {"study_epsilon": 0.0},
+        {"study_epsilon": float("inf")},
+        {"study_delta": float("nan")},
+        {"turn_event": UNPROTECTED, "num_turns": -1},
+        {"turn_event": UNPROTECTED, "study_delta": 1.0},
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_before_they_are_written(
+    path: Path, key: SigningKey, change: dict[str, Any]
+) -> None:
+    with open_ledger(path, key) as ledger:
+        assert refused(reserve, ledger, **change) == "GLD-B007"
+        assert reserve(ledger, grant_id="a" * 32).grant_id == "a" * 32
+        assert refused(reserve, ledger, "run-2", grant_id="a" * 32) == "GLD-B007"
+
+    open_ledger(path, key).shut()  # and the ledger opens as before
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(0, 1e-5), (1, 0), (1, 1), (-1, 1e-5)])
+def test_a_budget_that_cannot_be_is_refused_before_it_is_written(
+    path: Path, key: SigningKey, epsilon: float, delta: float
+) -> None:
+    wrong = Budget("patients", epsilon, delta, ("scans",))
+
+    assert refused(open_ledger, path, key, wrong) == "GLD-B007"
+
+    open_ledger(path, key).shut()
+
+
 def test_a_raised_budget_admits_what_was_refused(path: Path, key: SigningKey) -> None:
     with open_ledger(path, key) as ledger:
         assert refused(reserve, ledger, study_epsilon=4.0) == "GLD-B003"
