@@ -4,7 +4,7 @@ import logging
 import signal
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,14 +31,38 @@ def start(site: SiteOption = Path("site.toml")) -> None:
 
 
 @app.command()
-def check(site: SiteOption = Path("site.toml")) -> None:
-    """Check the site file, the keys, the ledger and every dataset's file."""
+def check(
+    site: SiteOption = Path("site.toml"),
+    study: Annotated[
+        Path | None,
+        typer.Option("--study", help="Also check policy and data for this study."),
+    ] = None,
+) -> None:
+    """Check the site file, the keys and the ledger; with --study policy and data too.
+
+    What it says about rows stays here; nothing is sent and nothing is charged.
+    """
     from guilder_client.settings import SiteFile
     from guilder_client.site import Site
 
-    settings = SiteFile.load(site)
-    opened = Site.open(settings)
-    for name in settings.data:
-        typer.echo(f"data {name}: public size {settings.data[name].public_size}")
-    opened.ledger.shut()
-    typer.echo(f"site {opened.name}: keys and ledger are in order")
+    opened = Site.open(SiteFile.load(site))
+    try:
+        typer.echo(f"site {opened.name}: site file, keys and ledger are in order")
+        if study is not None:
+            typer.echo(_check_study(opened, study))
+    finally:
+        opened.ledger.shut()
+
+
+def _check_study(site: Any, path: Path) -> str:
+    from guilder_client import policy
+    from guilder_client.data.source import open_source
+    from guilder_shared.study import Study
+
+    study = Study.load(path)
+    policy.permit(site.settings, study)
+    site.source(study.data.dataset)  # PolicyRefused if it is not mapped
+    source = open_source(site.settings.data[study.data.dataset])
+    source.check(study.data)
+    source.check_cells(study.data)
+    return f"study {study.study.name}: allowed here, and its data fits the contract"

@@ -200,9 +200,9 @@ class _Fields:
 
     def _get(self, name: str, kind: type) -> Any:
         value: Any = self._record.get(name)
-        if type(value) is not kind:
+        if not isinstance(value, kind) or isinstance(value, bool):
             raise IntegrityError("GLD-I044", f"the message's field {name!r} is wrong")
-        if kind in (str, bytes) and len(value) > MAX_TEXT_BYTES:
+        if isinstance(value, str | bytes) and len(value) > MAX_TEXT_BYTES:
             raise IntegrityError(
                 "GLD-I044", f"the message's field {name!r} is too long"
             )

@@ -1,6 +1,5 @@
 """`guilder simulate`: a study on this machine, in the foreground, resumable."""
 
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,14 +26,14 @@ def simulate(
     --out goes on. Exit codes: 0 done, 1 the run failed, 2 a file or option is wrong.
     """
     from guilder_shared.study import Study
-    from guilder_simulations.engine import simulate as run_study
+    from guilder_simulations import engine
     from guilder_simulations.progress import Progress
 
     loaded = Study.load(study, tuple(overrides or ()))
-    folder = out or _new_folder(loaded.study.name)
+    folder = out or engine.new_folder(loaded)
     with Progress(loaded.training.rounds, folder) as progress:
         try:
-            run = run_study(loaded, folder, watch=progress.show)
+            run = engine.simulate(loaded, folder, watch=progress.show)
         except KeyboardInterrupt:
             progress.interrupted(study)
             raise
@@ -42,10 +41,6 @@ def simulate(
         typer.echo(run.to_json())
         return
     typer.echo(_summary(run))
-
-
-def _new_folder(name: str) -> Path:
-    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _summary(run: Any) -> str:

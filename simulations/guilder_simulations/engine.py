@@ -61,6 +61,11 @@ class Run:
         )
 
 
+def new_folder(study: Study) -> Path:
+    """Where a run goes if nobody says: runs/NAME-DATE-TIME."""
+    return Path("runs") / f"{study.study.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
 def simulate(study: Study, out: Path, *, watch: Watch | None = None) -> Run:
     """Run `study` in this process; call again with the same `out` to go on.
 
