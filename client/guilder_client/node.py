@@ -5,6 +5,7 @@ the one that is installed. Nothing here is durable: what is worth keeping, the a
 keeps, and gives again when it is asked again. This module knows no study and no row.
 """
 
+import contextlib
 import email.utils
 import ipaddress
 import logging
@@ -64,7 +65,7 @@ class Pace:
         longest_retry_s: And grows no further. There is no last try.
     """
 
-    pull_s: float = 10.0
+    pull_s: float = 2.0
     busy_s: float = 0.05
     first_retry_s: float = 0.05
     longest_retry_s: float = 1.0
@@ -158,6 +159,11 @@ class Node:
                     idle_s = min(2 * idle_s, 2.0)
         finally:
             ended.set()
+            if stop.is_set():  # else the server would wait for us until the lease ends
+                with contextlib.suppress(httpx.HTTPError):
+                    self._client.DeactivateNode(
+                        fleet_pb2.DeactivateNodeRequest(node_id=self._node_id)
+                    )
 
     def _beat(self, ended: threading.Event) -> None:
         request = heartbeat_pb2.SendNodeHeartbeatRequest(

@@ -27,6 +27,8 @@ from guilder_shared.errors import NetworkError
 
 logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
+log = logging.getLogger("guilder.edge")
+
 MAX_HEAD_BYTES = 32 * 1024  # request line and headers
 CLOSE = (b"connection", b"close")
 
@@ -97,7 +99,10 @@ class Edge:
         self.port: int = self._socket.getsockname()[1]
 
         async def tick() -> None:
-            each_second()
+            try:
+                each_second()
+            except Exception:  # it must not end the listener
+                log.exception("the hub's housekeeping failed")
 
         config = Config(
             self._serve,

@@ -129,7 +129,8 @@ class Fleet:
 
     def names(self) -> dict[int, str]:
         """Name every site, online or not, by Flower's node id."""
-        return {member.node_id: name for name, member in self._members.items()}
+        members = list(self._members.values())  # a site may be let in meanwhile
+        return {member.node_id: member.name for member in members}
 
     def wake(self, node_ids: Iterable[int]) -> None:
         """Tell waiting sites that there is something for them."""

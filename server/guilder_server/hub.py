@@ -122,8 +122,6 @@ class Hub:
         self._links.stop_run(grid.run.run_id)
 
     def _each_second(self) -> None:
-        for grid in list(self._grids.values()):  # else Flower ends the run after 61 s
-            self._links.acknowledge_task_heartbeat(grid.run.primary_task_id or 0)
         for reply_id in self._gate.stalled():
             self._links.lose_reply(reply_id)
             self._gate.leave(reply_id)

@@ -153,6 +153,13 @@ class Links(InMemoryLinkState):
         with self._lock_object_push_sessions:
             return self._object_push_session_by_root.get(root_id, "")
 
+    def _cleanup_expired_task_tokens_locked(self) -> None:
+        """Keep runs open: Flower would end one that is silent for 61 s.
+
+        A run's work is done in this process; it ends when the process closes it,
+        and a machine that was suspended goes on with it.
+        """
+
     # Flower takes its session lock first and the message lock inside it here, and
     # the other way round elsewhere: always the message lock first.
     def store_object(self, *args: Any, **kwargs: Any) -> bool:

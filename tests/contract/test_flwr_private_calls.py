@@ -32,7 +32,7 @@ CALLS = {
     LINKS + "activate_node": "self node_id heartbeat_interval",
     LINKS + "deactivate_node": "self node_id",
     LINKS + "acknowledge_node_heartbeat": "self node_id heartbeat_interval",
-    LINKS + "acknowledge_task_heartbeat": "self task_id",
+    LINKS + "_cleanup_expired_task_tokens_locked": "self",
     LINKS + "create_node": "self owner_aid owner_name public_key heartbeat_interval "
     "location name",
     LINKS + "get_node_info": "self node_ids owner_aids statuses",
@@ -61,6 +61,7 @@ CALLS = {
     HANDLERS + "confirm_message_received": "request state store",
     CLIENT + "__init__": "self base_url interceptors verify timeout retry_invoker",
     CLIENT + "ActivateNode": "self request",
+    CLIENT + "DeactivateNode": "self request",
     CLIENT + "SendNodeHeartbeat": "self request",
     CLIENT + "PullMessages": "self request",
     CLIENT + "PushMessages": "self request",

@@ -278,17 +278,50 @@ def test_a_hub_can_be_stopped_and_its_port_taken_again(consortium: Any) -> None:
     assert consortium.hub(port=hub.port).port == hub.port
 
 
-def test_the_task_heartbeat_keeps_a_run_alive_past_a_minute(
+def test_a_run_stays_open_however_long_its_server_is_silent(
     consortium: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub = consortium.hub()
     grid = hub.grid("run-1")
+    consortium.node("alder", hub.port, echo())
+    eventually(lambda: list(grid.get_node_ids()))
     corestate: Any = import_module("flwr.supercore.corestate.in_memory_corestate")
     real = corestate.now
-    for minutes in (1, 2, 3):
-        ahead = datetime.timedelta(seconds=50 * minutes)
-        monkeypatch.setattr(corestate, "now", lambda ahead=ahead: real() + ahead)
-        time.sleep(1.5)  # the hub's own beat
+    later = datetime.timedelta(seconds=300)  # Flower ends a run after 61
+    monkeypatch.setattr(corestate, "now", lambda: real() + later)
 
-    status = hub._links.get_run_status({grid.run.run_id})[grid.run.run_id]
-    assert status.status == "running"
+    ids = ask(grid, grid.get_node_ids())
+    [reply] = eventually(lambda: list(grid.pull_messages(ids)))
+
+    assert reply.has_content()
+
+
+def test_a_site_that_leaves_in_order_is_away_at_once(
+    consortium: Any, eventually: Any
+) -> None:
+    hub = consortium.hub()
+    grid = hub.grid("run-1")
+    stop = consortium.node("alder", hub.port, echo())
+    eventually(lambda: list(grid.get_node_ids()))
+
+    stop.set()
+
+    eventually(lambda: list(grid.get_node_ids()) == [], timeout_s=10)
+
+
+def test_a_failing_housekeeping_does_not_end_the_listener(
+    consortium: Any, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = consortium.hub()
+    failed = threading.Event()
+
+    def fail() -> list[str]:
+        failed.set()
+        raise RuntimeError
+
+    monkeypatch.setattr(hub._gate, "stalled", fail)
+    assert failed.wait(5)
+
+    consortium.node("alder", hub.port, echo())
+
+    assert eventually(lambda: list(hub.grid("run-1").get_node_ids()))
