@@ -4,7 +4,7 @@ from pathlib import Path
 
 from guilder_shared.errors import StudyError
 
-BESIDE = Path(__file__).parent / "studies"  # in an installed wheel
+BESIDE = Path(__file__).parent / "shipped"  # in an installed wheel
 IN_REPO = Path(__file__).parent.parent / "studies"
 
 
