@@ -10,7 +10,7 @@ This module knows neither Flower nor torch.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from guilder_server import aggregate
@@ -119,7 +119,7 @@ def _ask(
     record = wire.model_record(packed)
     while asked:
         failed: dict[int, Member] = {}
-        requests = {n: _request(task, m, round_no, packed) for n, m in asked.items()}
+        requests = _requests(task, asked, round_no, packed)
         contents = {n: wire.encode_request(r, record) for n, r in requests.items()}
         for node_id, content in sites.ask(
             contents,
@@ -140,17 +140,24 @@ def _ask(
         asked = failed
 
 
-def _request(task: Run, member: Member, round_no: int, model: bytes) -> TurnRequest:
+def _requests(
+    task: Run, asked: Mapping[int, Member], round_no: int, model: bytes
+) -> dict[int, TurnRequest]:
     """The same round and site give the same request until the turn is given up."""
-    return TurnRequest(
-        run_id=task.store.run_id,
-        grant_id=member.grant_id,
-        turn_no=task.store.turn_no(round_no, member.site, member.grant_id),
-        round_no=round_no,
-        study_digest=task.study.digest(),
-        model=model,
-        receipt=task.store.receipts().get(member.site),
-    )
+    receipts = task.store.receipts()
+    with task.store.at_once():  # the numbers of all sites, durable by one fsync
+        return {
+            node_id: TurnRequest(
+                run_id=task.store.run_id,
+                grant_id=member.grant_id,
+                turn_no=task.store.turn_no(round_no, member.site, member.grant_id),
+                round_no=round_no,
+                study_digest=task.study.digest(),
+                model=model,
+                receipt=receipts.get(member.site),
+            )
+            for node_id, member in asked.items()
+        }
 
 
 def _checked(reply: TurnReply, request: TurnRequest, member: Member) -> TurnReply:

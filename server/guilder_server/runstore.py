@@ -10,6 +10,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -143,10 +144,22 @@ class RunStore:
         )
         return sorted({site for (site,) in rows})
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What is written inside is durable, all or nothing, when the block ends."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
     def turn_no(self, round_no: int, site: str, grant_id: str) -> int:
         """The number of this site's turn, durable before it is returned.
 
-        Numbers count up within a grant and are never used for another round.
+        Numbers count up within a grant and are never used for another round. Within
+        `at_once` they are durable when its block ends.
         """
         row = self._db.execute(
             "SELECT turn_no FROM turns WHERE round_no=? AND site=? AND grant_id=? "
