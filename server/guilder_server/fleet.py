@@ -32,6 +32,7 @@ from flwr.supercore.constant import (
 from flwr.supercore.date import now
 from flwr.supercore.error import FlowerError
 from flwr.supercore.error.catalog import API_ERROR_MAP
+from flwr.supercore.inflatable.inflatable_object import is_valid_sha256_hash
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 from flwr.superlink.servicer.fleet import fleet_handlers
 
@@ -58,6 +59,7 @@ REQUESTS: dict[str, tuple[Any, int]] = {  # path -> request type, largest body
 WAIT_HEADER = "guilder-wait-s"  # how long an empty pull may stay open
 SIZE_HEADER = "guilder-upload-bytes"  # how much a reply's objects are
 MAX_WAIT_S = 20.0
+MOST_OBJECTS = 4096  # in one reply: 4096 x 5 MiB is more than any upload may be
 
 
 class _RefusedError(Exception):
@@ -254,7 +256,7 @@ class Fleet:
             )
             if found.messages_list:
                 member.open_message = found.messages_list[0].metadata.message_id
-                member.readable = object_ids(found.message_object_trees[0])
+                member.readable = frozenset(object_ids(found.message_object_trees[0]))
                 return found
             left_s = deadline - loop.time()
             if left_s <= 0 or self._closing:
@@ -269,8 +271,11 @@ class Fleet:
         reply = metadata_from_proto(message.messages_list[0].metadata)
         if reply.src_node_id != member.node_id:
             raise _RefusedError(403, "another-site's-name")
-        if message.message_object_trees[0].object_id != reply.message_id:
-            raise _RefusedError(400, "message-id")
+        ids = object_ids(message.message_object_trees[0])
+        if ids[-1] != reply.message_id or not all(map(is_valid_sha256_hash, ids)):
+            raise _RefusedError(400, "object-ids")
+        if len(ids) > MOST_OBJECTS:
+            raise _RefusedError(413, "too-many-objects")
         if not self._links.expects(reply):
             raise _RefusedError(409, "not-expected")
         size = request.headers.get(SIZE_HEADER, "")

@@ -8,7 +8,7 @@ when all of it has come. This module opens no socket; nothing in it is durable.
 from enum import Enum
 from typing import Any
 
-from flwr.app import Metadata
+from flwr.app import Message, Metadata
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.supercore.constant import NodeStatus
@@ -40,6 +40,7 @@ class Links(InMemoryLinkState):
         super().__init__(NoOpFederationManager(), InMemoryObjectStore(verify=True))
         self._gate = gate
         self._lost: set[str] = set()
+        self._trees: dict[str, tuple[str, ...]] = {}  # by root; children come first
 
     def activate_node(self, node_id: int, heartbeat_interval: float) -> bool:
         """Begin a lease anew, also where one is running: its old holder is gone."""
@@ -120,10 +121,9 @@ class Links(InMemoryLinkState):
         with self.lock:
             reply_id = self.message_ins_id_to_message_res_id[message_id]
             metadata = self.message_res_store[reply_id].metadata
-            tree = self.object_store.get_object_tree(reply_id)
             contents = {
-                node.object_id: self.object_store.get(node.object_id) or b""
-                for node in iterate_object_tree(tree)
+                object_id: self.object_store.get(object_id) or b""
+                for object_id in self._trees[reply_id]
             }
             self.drop(message_id)
         return metadata, contents
@@ -137,9 +137,22 @@ class Links(InMemoryLinkState):
             for root in filter(None, (message_id, reply_id)):
                 if session := self._object_push_session_by_root.get(root):
                     self._cleanup_push_session(session, cleanup_messages=False)
-                self.object_store.delete(root)
+                for object_id in reversed(self._trees.pop(root, (root,))):
+                    self.object_store.delete(object_id)
             if reply_id:
                 self._gate.leave(reply_id)
+
+    def store_message_and_object_tree(
+        self, message: Message, object_tree: ObjectTree, session_id: str
+    ) -> tuple[bool, list[str]]:
+        """Store a message or reply and note which objects are its own."""
+        with self.lock:
+            answer = super().store_message_and_object_tree(
+                message, object_tree, session_id
+            )
+            if answer[0]:
+                self._trees[object_tree.object_id] = object_ids(object_tree)
+            return answer
 
     def is_whole(self, root_id: str) -> bool:
         """Say whether every object announced under a root has come."""
@@ -177,6 +190,6 @@ class Links(InMemoryLinkState):
         return reply_id is not None and self.is_whole(reply_id)
 
 
-def object_ids(tree: ObjectTree) -> frozenset[str]:
-    """List the ids of all objects in a tree."""
-    return frozenset(node.object_id for node in iterate_object_tree(tree))
+def object_ids(tree: ObjectTree) -> tuple[str, ...]:
+    """List the ids of all objects in a tree, children before their parents."""
+    return tuple(node.object_id for node in iterate_object_tree(tree))

@@ -50,7 +50,6 @@ CALLS = {
     STORE + "__init__": "self verify",
     STORE + "get": "self object_id",
     STORE + "delete": "self object_id",
-    STORE + "get_object_tree": "self object_id",
     HANDLERS + "activate_node": "request state",
     HANDLERS + "deactivate_node": "request state",
     HANDLERS + "send_node_heartbeat": "request state",
@@ -70,6 +69,7 @@ CALLS = {
     CLIENT + "ConfirmMessageReceived": "self request",
     INFLATABLE + "get_all_nested_objects": "obj",
     INFLATABLE + "get_object_tree": "obj",
+    INFLATABLE + "is_valid_sha256_hash": "object_id",
     INFLATABLE + "iterate_object_tree": "tree",
     INFLATABLE + "no_object_id_recompute": "",
     CONTENTS + "inflate_object_from_contents": "object_id object_contents "

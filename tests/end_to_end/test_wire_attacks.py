@@ -307,6 +307,65 @@ def test_a_reply_that_cannot_be_read_is_an_error_reply_and_harms_nothing(
     assert broken.metadata.src_node_id == alder.node_id
 
 
+def announce_tree(attacker: Any, reply: Message, tree: Any) -> Any:
+    attacker.client.upload_bytes = 100_000
+    reply.metadata.__dict__["_message_id"] = tree.object_id
+    return attacker.client.PushMessages(
+        fleet_pb2.PushMessagesRequest(
+            node=FlowerNode(node_id=attacker.node_id),
+            messages_list=[message_to_proto(remove_content_from_message(reply))],
+            message_object_trees=[tree],
+        )
+    )
+
+
+def tree_of(root: str, *children: str) -> message_pb2.ObjectTree:
+    leaves = [message_pb2.ObjectTree(object_id=child) for child in children]
+    return message_pb2.ObjectTree(object_id=root, children=leaves)
+
+
+def test_an_announcement_of_objects_that_cannot_be_leaves_nothing_behind(
+    consortium: Any, attacker: Any
+) -> None:
+    hub = consortium.hub()
+    grid = hub.grid("run-1")
+    alder = attacker("alder", hub.port)
+    ids = ask(grid, alder.activate())
+    reply = answer_to(alder.pull())
+    num_objects = len(hub._links.object_store)
+
+    with refused(400):
+        announce_tree(alder, reply, tree_of("a" * 64, "b" * 64, "no digest"))
+    with refused(413):
+        many = (f"{number:064x}" for number in range(5000))
+        announce_tree(alder, reply, tree_of("a" * 64, *many))
+
+    assert list(grid.pull_messages(ids)) == []
+    assert len(hub._links.object_store) == num_objects
+
+
+def test_objects_hung_under_anothers_object_do_not_outlive_the_reply(
+    consortium: Any, attacker: Any
+) -> None:
+    hub = consortium.hub()
+    grid = hub.grid("run-1")
+    alder = attacker("alder", hub.port)
+    ids = ask(grid, alder.activate())
+    reply = answer_to(alder.pull())
+    [known] = [o for o in hub._links.object_store.store if o != ids[0]]  # its content
+    hidden = message_pb2.ObjectTree(
+        object_id=known, children=[message_pb2.ObjectTree(object_id="b" * 64)]
+    )
+    tree = message_pb2.ObjectTree(object_id="a" * 64, children=[hidden])
+    assert "b" * 64 in announce_tree(alder, reply, tree).objects_to_push
+
+    alder.activate()  # gives up
+    [lost] = list(grid.pull_messages(ids))
+
+    assert lost.error.code == LOST
+    assert len(hub._links.object_store) == 0
+
+
 @pytest.mark.parametrize("body", [b"\xff" * 50, b"\x0a\xff\xff\xff\xff\x0f", b""])
 @pytest.mark.parametrize("path", ["push-messages", "push-object", "activate-node"])
 def test_bytes_that_are_no_request_are_refused_and_the_hub_goes_on(
