@@ -61,6 +61,18 @@ def test_a_plain_gaussian_agrees_with_its_closed_form() -> None:
     assert delta == pytest.approx(1e-5, rel=5e-3)  # and hardly too large
 
 
+def test_what_the_noise_arithmetic_costs_is_in_every_figure() -> None:
+    leaves = merge([(PUBLISHED, 1)])
+    assert leaves is not None
+    ideal = accounting._pld_epsilon(leaves, 1e-5, 1e-4)
+    arithmetic = accounting.residue([(PUBLISHED, 1)], epsilon=ideal, delta=1e-5)
+
+    charged = accounting.epsilon([(PUBLISHED, 1)], 1e-5)
+
+    assert charged >= ideal + arithmetic.epsilon
+    assert charged == pytest.approx(ideal, abs=1e-3)
+
+
 def test_how_events_are_grouped_does_not_change_epsilon() -> None:
     step = gaussian_event(1.1, sample_rate=0.05)
 

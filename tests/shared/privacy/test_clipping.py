@@ -231,6 +231,17 @@ def test_every_step_draws_fresh_noise_and_forgets_the_last_sum() -> None:
     assert not bool(optimizer._total.any())
 
 
+def test_a_sum_that_was_released_is_not_released_again() -> None:
+    optimizer = filled(hand_made(20))
+    optimizer.step()
+    optimizer.zero_grad()
+    before = [p.detach().clone() for p in optimizer.params]
+
+    optimizer.empty_step()  # no noise here: nothing is left to move
+
+    assert all(torch.equal(a, p) for a, p in zip(before, optimizer.params, strict=True))
+
+
 def test_the_divisor_is_the_public_one_whatever_the_batch_holds() -> None:
     steps = []
     for num in (1, 7):

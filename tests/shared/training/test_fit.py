@@ -242,8 +242,6 @@ def test_the_global_model_is_not_touched(study_of: Make) -> None:
     study = study_of(model=MLP)
     weights = registry.initial(study)
     before = flat(weights).copy()
-    for array in weights.values():
-        array.setflags(write=False)
 
     update = trained(study, rows(20), weights=weights)
 
@@ -294,9 +292,13 @@ def test_a_public_size_that_is_none_is_refused(
 
 
 def test_training_warns_of_nothing(study_of: Make) -> None:
+    weights = registry.initial(study_of(model=MLP))
+    for array in weights.values():
+        array.setflags(write=False)  # as arrays that came over the wire are
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trained(study_of(model=MLP), rows(20))
+        trained(study_of(model=MLP), rows(20), weights=weights)
 
     assert [str(w.message) for w in caught] == []
 
