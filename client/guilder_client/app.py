@@ -1,7 +1,7 @@
 """The Flower ClientApp: a message in, a site's answer out.
 
-`make_app` lets each Grid say which site a message is for; `app` is the one that the
-resident client and stock Flower load: it finds site.toml in the node's configuration.
+`make_app` lets each Grid say which site a message is for; `app` is the one that stock
+Flower loads: it finds site.toml in the node's configuration.
 No exception leaves here: what a site says besides a noised update is one of five words.
 """
 
@@ -16,7 +16,7 @@ from flwr.clientapp import ClientApp
 from guilder_client import policy, turn
 from guilder_client.site import Site
 from guilder_shared import wire
-from guilder_shared.errors import GuilderError
+from guilder_shared.errors import GuilderError, NetworkError
 from guilder_shared.messages import Answer, TurnReply, Verdict
 
 SITE_FILE: Final = "site"  # key in the node's configuration
@@ -64,17 +64,44 @@ def make_app(find: Callable[[Context], Site]) -> ClientApp:
     return app
 
 
-_open: dict[str, Site] = {}
+class StockApp(ClientApp):
+    """The same answers on stock Flower, whose SuperNode makes a process a message.
+
+    The site is opened for one message and shut before its reply leaves: the ledger
+    has one writer, and the next message may be in another process by then.
+    """
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Answer one message.
+
+        Raises:
+            RuntimeError: With one constant word; Flower sends an exception's text to
+                the server, and the reason is for this site's log alone.
+        """
+        try:
+            site = _open(context)
+            try:
+                return make_app(lambda _context: site)(message, context)
+            finally:
+                site.ledger.shut()
+        except Exception as error:
+            told = error if isinstance(error, GuilderError) else type(error).__name__
+            log.error("no answer: %s", told)
+            raise RuntimeError("turn-failed") from None
 
 
-def _find(context: Context) -> Site:
-    """The site of a site.toml, opened once a process."""
+def _open(context: Context) -> Site:
+    """The site whose site.toml the SuperNode's configuration names."""
     from guilder_client.settings import SiteFile
 
-    path = str(context.node_config[SITE_FILE])
-    if path not in _open:
-        _open[path] = Site.open(SiteFile.load(Path(path)))
-    return _open[path]
+    path = str(context.node_config.get(SITE_FILE, ""))
+    if not path:
+        raise NetworkError(
+            "GLD-N071",
+            f"the SuperNode's configuration has no {SITE_FILE!r}",
+            fix=f"flower-supernode --node-config '{SITE_FILE}=\"/…/site.toml\"'",
+        )
+    return Site.open(SiteFile.load(Path(path)))
 
 
-app = make_app(_find)
+app = StockApp()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from guilder_shared.errors import NetworkError
+from guilder_shared.study import Study
 
 
 class Consortium:
@@ -98,7 +99,6 @@ class Consortium:
             NetworkError: The server ended, or did not answer in time.
         """
         from guilder_server.control import ControlClient
-
         from guilder_server.settings import ServerFile
 
         deadline = time.monotonic() + timeout_s
@@ -112,6 +112,49 @@ class Consortium:
                 if time.monotonic() > deadline or not self.alive("server"):
                     raise
                 time.sleep(0.05)
+
+
+def found(folder: Path, study: Study, **settings: Any) -> Consortium:
+    """Write a consortium's files for the sites that `study` simulates.
+
+    Each site gets its simulated rows as `rows.parquet` and their rounded number as
+    its public size; the server gets the hold-out as `holdout.parquet`.
+
+    Args:
+        folder: Empty or missing.
+        study: With a [simulation] part.
+        settings: Fields of `LocalData`, the same for every site.
+    """
+    import pyarrow.parquet as pq
+
+    from guilder_server.init import LocalData, init_local
+    from guilder_simulations import partition, synthetic
+
+    simulation = study.simulation
+    assert simulation is not None, "the caller's study says what to simulate"
+    table = synthetic.generate(simulation.source, simulation.seed)
+    dealt, holdout, sizes = partition.split(table, simulation, study.evaluation.rows)
+    port, control_port = free_ports(2)
+    data = LocalData(
+        dataset=study.data.dataset, kind="parquet", path="rows.parquet", **settings
+    )
+    init_local(
+        folder,
+        list(dealt),
+        host="127.0.0.1",
+        port=port,
+        control_port=control_port,
+        data=data,
+        holdout="holdout.parquet",
+    )
+    pq.write_table(holdout, folder / "server" / "holdout.parquet")
+    consortium = Consortium(folder, dealt)
+    for name, rows in dealt.items():
+        file = consortium.site_file(name)
+        pq.write_table(rows, file.parent / "rows.parquet")
+        old, new = (f"public_size = {n}" for n in (data.public_size, sizes[name]))
+        file.write_text(file.read_text("utf-8").replace(old, new), "utf-8")
+    return consortium
 
 
 def free_ports(num: int) -> list[int]:

@@ -1,7 +1,7 @@
 """The Flower ServerApp: a run in, its rounds carried through.
 
-`make_app` lets each Grid say where a run is kept; `app` is the one that the hub and
-stock Flower load: it finds the run's folder in the run's configuration.
+`make_app` lets each Grid say where a run is kept; `app` is the one that stock Flower
+loads: it finds the run's folder in the run's configuration.
 """
 
 from collections.abc import Callable
@@ -12,15 +12,16 @@ from typing import Final
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from guilder_server import rounds
+from guilder_server import rounds, submission
 from guilder_server.grid import Sites
-from guilder_server.runstore import RunStore
-from guilder_shared.errors import GuilderError, StudyError
+from guilder_server.settings import ServerFile
+from guilder_shared.errors import GuilderError, NetworkError, StudyError
 from guilder_shared.messages import Weights
 from guilder_shared.study import Study
 from guilder_shared.tasks import Examples
 
-RUN_FOLDER: Final = "run-folder"  # key in the run's configuration
+RUN_FOLDER: Final = "run-folder"  # keys in a Flower run's configuration
+SERVER_FILE: Final = "server-file"
 
 
 def make_app(find: Callable[[Context], rounds.Run]) -> ServerApp:
@@ -82,10 +83,22 @@ def _evaluate(study: Study, holdout: Examples, weights: Weights) -> dict[str, fl
 
 
 def _find(context: Context) -> rounds.Run:
-    store = RunStore.open(Path(str(context.run_config[RUN_FOLDER])))
-    only = store.fact("only") or []
-    evaluate = on_holdout(store.study, None)
-    return rounds.Run(store.study, store.plan, store, evaluate, frozenset(only))
+    """The run that a Flower run's configuration names; begun, if it is not yet."""
+    folder = str(context.run_config.get(RUN_FOLDER, ""))
+    if not folder:
+        raise NetworkError(
+            "GLD-N070",
+            f"the Flower run's configuration has no {RUN_FOLDER!r}",
+            fix=f"flwr run deploy/flower -c '{RUN_FOLDER}=\"/…\"'",
+        )
+    store = submission.open_or_begin(Path(folder))
+    file = str(context.run_config.get(SERVER_FILE, ""))
+    rows = (
+        submission.holdout(ServerFile.load(Path(file)), store.study) if file else None
+    )
+    evaluate = on_holdout(store.study, rows)
+    only = frozenset(store.fact("only") or ())
+    return rounds.Run(store.study, store.plan, store, evaluate, only)
 
 
 app = make_app(_find)

@@ -8,20 +8,17 @@ decides nothing about a study; the privacy plan is solved here once, at submit.
 import json
 import logging
 import queue
-import secrets
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from guilder_server import rounds
-from guilder_server.runstore import RunStore, plan_facts
+from guilder_server import rounds, submission
+from guilder_server.runstore import RunStore
 from guilder_server.settings import ServerFile
 from guilder_shared.errors import GuilderError, RunFailed
-from guilder_shared.privacy import accounting
 from guilder_shared.study import Study
-from guilder_shared.tasks import Examples
 
 log = logging.getLogger(__name__)
 OPEN_STATES: Final = ("queued", "running")
@@ -69,17 +66,9 @@ class Service:
             StudyError, PlanError: The study is wrong or its plan cannot be met.
         """
         parsed = Study.from_canonical(study)
-        self._holdout(parsed)
-        plan = accounting.solve(parsed)
-        run_id = f"{parsed.study.name}-{secrets.token_hex(4)}"
-        facts = {
-            "run_id": run_id,
-            "mode": "deployed",
-            "submitted": time.time(),
-            "plan": plan_facts(plan),
-            "only": sorted(only),
-        }
-        RunStore.create(self._runs / run_id, parsed, facts).close()
+        submission.holdout(self._settings, parsed)
+        run_id = submission.new_run_id(parsed)
+        submission.begin(self._runs / run_id, parsed, run_id=run_id, only=only).close()
         self._enqueue(run_id)
         return run_id
 
@@ -159,7 +148,9 @@ class Service:
                 store.study,
                 store.plan,
                 store,
-                on_holdout(store.study, self._holdout(store.study)),
+                on_holdout(
+                    store.study, submission.holdout(self._settings, store.study)
+                ),
                 frozenset(store.fact("only") or ()),
                 self._stops[run_id],
             )
@@ -174,18 +165,6 @@ class Service:
             "failed", RunFailed("GLD-R012", "the server met a bug; see its log")
         )
         store.close()
-
-    def _holdout(self, study: Study) -> Examples | None:
-        """The public rows of the study's dataset, if the server holds them."""
-        from guilder_shared import tables
-
-        held = self._settings.holdout.get(study.data.dataset)
-        if held is None or study.evaluation.on == "none":
-            return None
-        wanted = tables.needed(study.data)
-        table = tables.read(held.kind, held.path, held.map, wanted)
-        tables.check(table, study.data)
-        return tables.encode(table, study.data)
 
     def _folder(self, run_id: str) -> Path:
         folder = self._runs / run_id

@@ -1,0 +1,78 @@
+"""A study becomes a run: its privacy plan is solved, once, and its folder is made.
+
+Also finds the public rows on which a run is measured. Nothing is decided about the
+study here and no site is asked.
+"""
+
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from guilder_server.runstore import RunStore, plan_facts
+from guilder_server.settings import ServerFile
+from guilder_shared.privacy import accounting
+from guilder_shared.study import Study
+from guilder_shared.tasks import Examples
+
+
+def new_run_id(study: Study) -> str:
+    """A name that no other run has, at any site."""
+    return f"{study.study.name}-{secrets.token_hex(4)}"
+
+
+def begin(
+    folder: Path, study: Study, *, run_id: str, only: Sequence[str] = ()
+) -> RunStore:
+    """Solve the study's privacy plan and make its run, durably.
+
+    Args:
+        folder: The run's folder; made if missing.
+        study: Whole, overrides applied.
+        run_id: From `new_run_id`.
+        only: Names of the sites to take part; empty for all that come.
+
+    Raises:
+        PlanError: The study's epsilon cannot be met.
+    """
+    facts = {
+        "run_id": run_id,
+        "mode": "deployed",
+        "submitted": time.time(),
+        "plan": plan_facts(accounting.solve(study)),
+        "only": sorted(only),
+    }
+    return RunStore.create(folder, study, facts)
+
+
+def open_or_begin(folder: Path) -> RunStore:
+    """The run in a folder; one that holds nothing but study.toml is begun.
+
+    Raises:
+        RunFailed: There is neither a run nor a study.
+        StudyError, PlanError: The study is wrong or its plan cannot be met.
+        IntegrityError: The study was changed after the run had begun.
+    """
+    file = folder / "study.toml"
+    if (folder / "run.db").exists() or not file.exists():
+        return RunStore.open(folder)
+    study = Study.load(file)
+    return begin(folder, study, run_id=new_run_id(study))
+
+
+def holdout(settings: ServerFile, study: Study) -> Examples | None:
+    """The public rows of the study's dataset, if the server holds them and needs them.
+
+    Raises:
+        DataError: They do not fit the study's columns.
+    """
+    from guilder_shared import tables
+
+    held = settings.holdout.get(study.data.dataset)
+    if held is None or study.evaluation.on == "none":
+        return None
+    wanted = tables.needed(study.data)
+    table = tables.read(held.kind, held.path, held.map, wanted)
+    tables.check(table, study.data)
+    tables.check_cells(table, study.data)  # these rows are public
+    return tables.encode(table, study.data)
