@@ -1,27 +1,25 @@
 """What private steps cost: events as data, epsilon recomputed from them.
 
 Solving a study's noise, confirming somebody else's plan, and the numbers the ledger
-charges. This module knows no data, no model and no torch; dp_accounting is imported
-when first used.
+charges. The accountants themselves are in `bounds`. This module knows no data, no
+model and no torch.
 
 Review, mathematics. Adjacency: add or remove one unit. One step is a Poisson-sampled
 Gaussian of sensitivity C(1 + s) and standard deviation noise_multiplier x C, so its
 event carries noise_multiplier / (1 + s). Steps compose adaptively; equal events are
-merged and composed by their privacy loss distribution, rounded so that epsilon is
-never too small (Doroshenko et al. 2022). To it `noise.residue` is added: what the
-noise's arithmetic costs. A fine figure above the Renyi one is a fault in one of the
-two and fails closed. All inputs are public constants of the study.
+merged. A plan comes from a server that is not trusted: it is confirmed, not believed.
+All inputs are public constants of the study.
 Review, crash order: pure functions; nothing is durable here and nothing is sent.
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from functools import cache, lru_cache
-from typing import Any, Literal
+from functools import cache
+from typing import Literal
 
 from guilder_shared.errors import PlanError
 from guilder_shared.messages import Plan
-from guilder_shared.privacy import noise
+from guilder_shared.privacy import bounds, noise
 from guilder_shared.privacy.events import (
     MIN_NOISE_MULTIPLIER,
     Event,
@@ -37,12 +35,6 @@ Grid = Literal["coarse", "fine"]
 
 SENSITIVITY_SLACK = 1e-3  # s: what float32 gradients may add to clip_norm
 MAX_NOISE_MULTIPLIER = 4096.0
-
-_COARSE, _FINE, _FINEST = 1e-3, 1e-4, 1e-4 / 32
-_QUICK_ORDERS = (1.1, 1.25, 1.5, *range(2, 33), 40, 48, 64, 96, 128, 256, 512)
-# Hostile plans must not fill the memory: beyond these the looser bound serves.
-_PLD_FITS = 2000.0  # Renyi epsilon up to which a coarse PLD fits (millions of cells)
-_FINE_FITS = 200.0  # epsilon up to which a fine one does
 
 
 def validate_study(study: Study) -> None:
@@ -111,91 +103,7 @@ def epsilon(
     leaves = merge(event_counts)
     if leaves is None:
         return math.inf
-    return _epsilon(leaves, delta, grid)
-
-
-@lru_cache(maxsize=1024)
-def _epsilon(leaves: tuple[Leaf, ...], delta: float, grid: Grid) -> float:
-    if not leaves:
-        return 0.0
-    value, ideal_delta, added = _on_grid(leaves, delta, _COARSE)
-    if grid == "fine" and value <= _FINE_FITS:
-        value = _refine(leaves, ideal_delta, value)
-        _cross_check(leaves, ideal_delta, value)
-    return value + added
-
-
-def _on_grid(
-    leaves: tuple[Leaf, ...], delta: float, interval: float
-) -> tuple[float, float, float]:
-    """Ideal epsilon on one grid, the delta left for it, and the residue's epsilon."""
-    upper = _renyi_epsilon(leaves, delta, _QUICK_ORDERS)
-    left = noise.residue(_num_steps(leaves), epsilon=upper, delta=delta)
-    if left.delta >= delta:
-        return math.inf, delta, left.epsilon
-    ideal_delta = delta - left.delta
-    if upper > _PLD_FITS:
-        value = _renyi_epsilon(leaves, ideal_delta, _QUICK_ORDERS)
-    else:
-        value = _pld_epsilon(leaves, ideal_delta, interval)
-    return value, ideal_delta, left.epsilon
-
-
-def _refine(leaves: tuple[Leaf, ...], delta: float, previous: float) -> float:
-    interval = _FINE
-    while True:
-        value = _pld_epsilon(leaves, delta, interval)
-        settled = abs(previous - value) <= 0.01 * value
-        if settled or interval <= _FINEST:
-            return value  # an upper bound on every grid
-        previous, interval = value, interval / 2
-
-
-def _cross_check(leaves: tuple[Leaf, ...], delta: float, value: float) -> None:
-    renyi_value = _renyi_epsilon(leaves, delta, None)
-    # Both are upper bounds; the tight one is never above the loose one.
-    if value > renyi_value * (1 + 1e-6) + 1e-6:
-        raise PlanError(
-            "GLD-P004",
-            f"the accountants disagree: privacy loss distribution {value:.6g}, "
-            f"Renyi {renyi_value:.6g} at delta {delta:.3g}.",
-            why="The tight figure may not exceed the loose one; one of them is wrong.",
-            fix="Nothing was charged. Report this with the study file.",
-        )
-
-
-def _num_steps(leaves: tuple[Leaf, ...]) -> int:
-    return sum(leaf.num_steps for leaf in leaves)
-
-
-def _dp_events(leaves: tuple[Leaf, ...]) -> Any:
-    import dp_accounting
-    from absl import logging
-
-    logging.set_verbosity(logging.ERROR)  # its hints on orders help nobody here
-    events = []
-    for leaf in leaves:
-        step = dp_accounting.GaussianDpEvent(leaf.noise_multiplier)
-        if leaf.sample_rate < 1:
-            step = dp_accounting.PoissonSampledDpEvent(leaf.sample_rate, step)
-        events.append(dp_accounting.SelfComposedDpEvent(step, leaf.num_steps))
-    return dp_accounting.ComposedDpEvent(events)
-
-
-def _pld_epsilon(leaves: tuple[Leaf, ...], delta: float, interval: float) -> float:
-    from dp_accounting.pld import PLDAccountant
-
-    accountant = PLDAccountant(value_discretization_interval=interval)
-    return float(accountant.compose(_dp_events(leaves)).get_epsilon(delta))
-
-
-def _renyi_epsilon(
-    leaves: tuple[Leaf, ...], delta: float, orders: Sequence[float] | None
-) -> float:
-    from dp_accounting.rdp import RdpAccountant
-
-    accountant = RdpAccountant(orders)
-    return float(accountant.compose(_dp_events(leaves)).get_epsilon(delta))
+    return bounds.epsilon(leaves, delta, fine=grid == "fine")
 
 
 def renyi(event: Event, orders: Sequence[int]) -> list[float]:
@@ -212,22 +120,14 @@ def renyi(event: Event, orders: Sequence[int]) -> list[float]:
     leaves = merge([(event, 1)])
     if leaves is None:
         return [math.inf] * len(orders)
-    return list(_renyi(leaves, tuple(orders)))
-
-
-@lru_cache(maxsize=1024)
-def _renyi(leaves: tuple[Leaf, ...], orders: tuple[int, ...]) -> tuple[float, ...]:
-    from dp_accounting.rdp import RdpAccountant
-
-    accountant = RdpAccountant(orders).compose(_dp_events(leaves))
-    return tuple(float(value) for value in accountant.rdp)
+    return list(bounds.renyi(leaves, tuple(orders)))
 
 
 def residue(
     event_counts: Iterable[tuple[Event, int]], *, epsilon: float, delta: float
 ) -> noise.Residue:
     """What the noise's arithmetic adds to these events; see `noise.residue`."""
-    num_steps = _num_steps(merge(event_counts) or ())
+    num_steps = bounds.num_steps(merge(event_counts) or ())
     return noise.residue(num_steps, epsilon=epsilon, delta=delta)
 
 
@@ -245,7 +145,7 @@ def solve(study: Study) -> Plan:
     num_turns = study.training.rounds + study.aggregation.spare_turns
     if study.privacy.mechanism == "none":
         return Plan(None, num_turns, SENSITIVITY_SLACK)
-    for interval in (_COARSE, _FINE, _FINE / 10):
+    for interval in (bounds.COARSE, bounds.FINE, bounds.FINE / 10):
         effective = _least_noise(study, num_turns, interval)
         plan, cost = _settle(study, num_turns, effective)
         # Short schedules are exact on the coarse grid; thousands of steps are not,
@@ -284,8 +184,8 @@ def _least_noise(study: Study, num_turns: int, interval: float) -> float:
     @cache
     def excess(log_noise: float) -> float:
         leaf = Leaf(math.exp(log_noise), study.training.sample_rate, num_steps)
-        value, _, added = _on_grid((leaf,), study.privacy.delta, interval)
-        return value + added - study.privacy.epsilon
+        found = bounds.on_grid((leaf,), study.privacy.delta, interval)
+        return found.epsilon + found.arithmetic - study.privacy.epsilon
 
     lowest, highest = math.log(MIN_NOISE_MULTIPLIER), math.log(MAX_NOISE_MULTIPLIER)
     high = min(max(_first_guess(study, num_turns), lowest), highest)

@@ -10,7 +10,7 @@ import pytest
 
 from guilder_shared.errors import PlanError
 from guilder_shared.messages import Plan
-from guilder_shared.privacy import accounting
+from guilder_shared.privacy import accounting, bounds
 from guilder_shared.privacy.accounting import SENSITIVITY_SLACK
 from guilder_shared.privacy.events import (
     Event,
@@ -41,9 +41,7 @@ def test_the_renyi_bound_agrees_with_the_published_figure() -> None:
     leaves = merge([(PUBLISHED, 1)])
     assert leaves is not None
 
-    assert accounting._renyi_epsilon(leaves, 1e-5, None) == pytest.approx(
-        4.057, abs=1e-3
-    )
+    assert bounds.renyi_epsilon(leaves, 1e-5, None) == pytest.approx(4.057, abs=1e-3)
 
 
 def test_a_plain_gaussian_agrees_with_its_closed_form() -> None:
@@ -64,7 +62,7 @@ def test_a_plain_gaussian_agrees_with_its_closed_form() -> None:
 def test_what_the_noise_arithmetic_costs_is_in_every_figure() -> None:
     leaves = merge([(PUBLISHED, 1)])
     assert leaves is not None
-    ideal = accounting._pld_epsilon(leaves, 1e-5, 1e-4)
+    ideal = bounds.pld_epsilon(leaves, 1e-5, 1e-4)
     arithmetic = accounting.residue([(PUBLISHED, 1)], epsilon=ideal, delta=1e-5)
 
     charged = accounting.epsilon([(PUBLISHED, 1)], 1e-5)
@@ -121,7 +119,7 @@ def test_renyi_of_a_sampled_gaussian_is_the_binomial_sum() -> None:
 def test_a_tight_figure_above_the_loose_one_fails_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(accounting, "_pld_epsilon", lambda *_: 4.1)
+    monkeypatch.setattr(bounds, "pld_epsilon", lambda *_: 4.1)
 
     with pytest.raises(PlanError) as caught:
         accounting.epsilon([(PUBLISHED, 1)], 1.01e-5)
@@ -187,9 +185,9 @@ def test_solve_uses_the_whole_epsilon_small_or_large(
 
 
 def test_a_plan_is_the_same_wherever_it_is_solved(study_of: Make) -> None:
-    accounting._epsilon.cache_clear()
+    bounds.epsilon.cache_clear()
     first = accounting.solve(study_of())
-    accounting._epsilon.cache_clear()
+    bounds.epsilon.cache_clear()
 
     assert accounting.solve(study_of()) == first
 

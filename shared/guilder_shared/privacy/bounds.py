@@ -1,0 +1,154 @@
+"""Two accountants and how they are used: epsilon and Renyi bounds of merged steps.
+
+dp_accounting is imported when first used. This module knows no study and no plan.
+
+Review, mathematics. Adjacency: add or remove one unit. Steps are composed by their
+privacy loss distribution, rounded so that epsilon is never too small (Doroshenko et
+al. 2022). To it `noise.residue` is added: what the noise's arithmetic costs. A fine
+figure above the Renyi one is a fault in one of the two and fails closed.
+Review, crash order: pure functions; nothing is durable here and nothing is sent.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from guilder_shared.errors import PlanError
+from guilder_shared.privacy import noise
+from guilder_shared.privacy.events import Leaf
+
+Leaves = tuple[Leaf, ...]
+
+COARSE, FINE = 1e-3, 1e-4  # widths of a privacy loss distribution's cells
+_FINEST = FINE / 32
+_QUICK_ORDERS = (1.1, 1.25, 1.5, *range(2, 33), 40, 48, 64, 96, 128, 256, 512)
+# Hostile plans must not fill the memory: beyond these the looser bound serves.
+_PLD_FITS = 2000.0  # Renyi epsilon up to which a coarse PLD fits (millions of cells)
+_FINE_FITS = 200.0  # epsilon up to which a fine one does
+
+
+class Found(NamedTuple):
+    """A bound on one grid, in its parts.
+
+    Attributes:
+        epsilon: Of the ideal mechanism, at `ideal_delta`.
+        ideal_delta: What the arithmetic left of delta.
+        arithmetic: What the arithmetic adds to epsilon.
+    """
+
+    epsilon: float
+    ideal_delta: float
+    arithmetic: float
+
+
+@lru_cache(maxsize=1024)
+def epsilon(leaves: Leaves, delta: float, *, fine: bool) -> float:
+    """Upper bound on epsilon; `accounting.epsilon` says how good.
+
+    Raises:
+        PlanError: GLD-P004, the two accountants contradict each other.
+    """
+    if not leaves:
+        return 0.0
+    found = on_grid(leaves, delta, COARSE)
+    value = found.epsilon
+    if fine and value <= _FINE_FITS:
+        value = _refine(leaves, found.ideal_delta, value)
+        _cross_check(leaves, found.ideal_delta, value)
+    return value + found.arithmetic
+
+
+def on_grid(leaves: Leaves, delta: float, interval: float) -> Found:
+    """The bound on one grid, without a cross-check.
+
+    Args:
+        leaves: At least one step.
+        delta: In (0, 1).
+        interval: Width of the grid's cells; smaller is tighter and slower.
+    """
+    upper = renyi_epsilon(leaves, delta, _QUICK_ORDERS)
+    left = noise.residue(num_steps(leaves), epsilon=upper, delta=delta)
+    if left.delta >= delta:
+        return Found(math.inf, delta, left.epsilon)
+    ideal_delta = delta - left.delta
+    if upper > _PLD_FITS:
+        value = renyi_epsilon(leaves, ideal_delta, _QUICK_ORDERS)
+    else:
+        value = pld_epsilon(leaves, ideal_delta, interval)
+    return Found(value, ideal_delta, left.epsilon)
+
+
+def _refine(leaves: Leaves, delta: float, previous: float) -> float:
+    interval = FINE
+    while True:
+        value = pld_epsilon(leaves, delta, interval)
+        settled = abs(previous - value) <= 0.01 * value
+        if settled or interval <= _FINEST:
+            return value  # an upper bound on every grid
+        previous, interval = value, interval / 2
+
+
+def _cross_check(leaves: Leaves, delta: float, value: float) -> None:
+    renyi_value = renyi_epsilon(leaves, delta, None)
+    # Both are upper bounds; the tight one is never above the loose one.
+    if value > renyi_value * (1 + 1e-6) + 1e-6:
+        raise PlanError(
+            "GLD-P004",
+            f"the accountants disagree: privacy loss distribution {value:.6g}, "
+            f"Renyi {renyi_value:.6g} at delta {delta:.3g}.",
+            why="The tight figure may not exceed the loose one; one of them is wrong.",
+            fix="Nothing was charged. Report this with the study file.",
+        )
+
+
+def num_steps(leaves: Leaves) -> int:
+    """Noised sums in all."""
+    return sum(leaf.num_steps for leaf in leaves)
+
+
+def _dp_events(leaves: Leaves) -> Any:
+    import dp_accounting
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)  # its hints on orders help nobody here
+    events = []
+    for leaf in leaves:
+        step = dp_accounting.GaussianDpEvent(leaf.noise_multiplier)
+        if leaf.sample_rate < 1:
+            step = dp_accounting.PoissonSampledDpEvent(leaf.sample_rate, step)
+        events.append(dp_accounting.SelfComposedDpEvent(step, leaf.num_steps))
+    return dp_accounting.ComposedDpEvent(events)
+
+
+def pld_epsilon(leaves: Leaves, delta: float, interval: float) -> float:
+    """Epsilon by privacy loss distribution: tight, and never too small."""
+    from dp_accounting.pld import PLDAccountant
+
+    accountant = PLDAccountant(value_discretization_interval=interval)
+    return float(accountant.compose(_dp_events(leaves)).get_epsilon(delta))
+
+
+def renyi_epsilon(
+    leaves: Leaves, delta: float, orders: Sequence[float] | None
+) -> float:
+    """Epsilon by Renyi divergences: looser, and needs little memory.
+
+    Args:
+        leaves: At least one step.
+        delta: In (0, 1).
+        orders: None for the accountant's own, many of them fractional.
+    """
+    from dp_accounting.rdp import RdpAccountant
+
+    accountant = RdpAccountant(orders)
+    return float(accountant.compose(_dp_events(leaves)).get_epsilon(delta))
+
+
+@lru_cache(maxsize=1024)
+def renyi(leaves: Leaves, orders: tuple[int, ...]) -> tuple[float, ...]:
+    """Renyi divergence bounds, one an order."""
+    from dp_accounting.rdp import RdpAccountant
+
+    accountant = RdpAccountant(orders).compose(_dp_events(leaves))
+    return tuple(float(value) for value in accountant.rdp)
