@@ -127,7 +127,13 @@ class Node:
             except (httpx.RequestError, ValueError) as error:
                 _judge_tls(error, self._url)
                 check_dates(load_certificate(self._certificate), self._certificate)
-                log.info("no answer from %s: %s", self._url, type(error).__name__)
+                first = retry_s == self._pace.first_retry_s  # say it once an outage
+                log.log(
+                    logging.INFO if first else logging.DEBUG,
+                    "no answer from %s: %s",
+                    self._url,
+                    type(error).__name__,
+                )
             if time.monotonic() - began_s > self._pace.longest_retry_s:
                 retry_s = self._pace.first_retry_s
             stop.wait(retry_s * random.uniform(0.5, 1))  # noqa: S311
