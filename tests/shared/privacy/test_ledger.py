@@ -1,8 +1,5 @@
 """The ledger charges before anything happens, once, and never too little."""
 
-import resource
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -397,60 +394,3 @@ def test_threads_that_ask_for_the_same_turn_charge_it_once(ledger: Ledger) -> No
     found = ledger.find(grant)
     assert found is not None
     assert states.count("new") == len(found.turns) <= 8
-
-
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-from guilder_shared.errors import IntegrityError
-from guilder_shared.identity import SigningKey
-from guilder_shared.privacy.ledger import Ledger
-
-folder = Path(sys.argv[1])
-ledger = Ledger.open(
-    folder / "ledger.db", SigningKey.load(folder / "key"), site="bank-a", budgets=()
-)
-(grant,) = ledger.grants()
-limit = (folder / "ledger.db-wal").stat().st_size + 40_000
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-for turn_no in range(1, grant.num_turns + 1):
-    try:
-        ledger.spend(grant.grant_id, turn_no, "h" * 64)
-        print("spent", turn_no)
-    except IntegrityError as error:
-        print(error.error_id)
-"""
-
-
-def test_a_full_disk_refuses_the_turn_and_loses_nothing(
-    tmp_path: Path, key: SigningKey
-) -> None:
-    assert resource.RLIMIT_FSIZE  # a file that may not grow stands for a full disk
-    key.save(tmp_path / "key")
-    with open_ledger(tmp_path / "ledger.db", key) as ledger:
-        reserve(ledger, num_turns=100)
-
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True
-    )
-    lines = done.stdout.split("\n")[:-1]
-    spent = [line for line in lines if line.startswith("spent")]
-
-    assert 0 < len(spent) < 100, done.stderr
-    assert lines[len(spent) :] == ["GLD-I005"] * (100 - len(spent))
-    with open_ledger(tmp_path / "ledger.db", key) as ledger:
-        (grant,) = ledger.grants()
-        assert len(grant.turns) == len(spent)
-
-
-def test_the_ledger_loads_no_torch() -> None:
-    code = (
-        "import sys, guilder_shared.privacy.ledger, guilder_shared.reports\n"
-        "from guilder_shared.privacy import accounting\n"
-        "accounting.renyi({'event': 'gaussian', 'noise_multiplier': 1.0}, [6])\n"
-        "print('torch' in sys.modules)"
-    )
-
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-
-    assert done.stdout.strip() == "False", done.stderr

@@ -1,0 +1,82 @@
+"""What the ledger needs of the machine: room on the disk, and no torch."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+from guilder_shared.identity import SigningKey
+from guilder_shared.privacy.ledger import Budget, Ledger
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from guilder_shared.errors import IntegrityError
+from guilder_shared.identity import SigningKey
+from guilder_shared.privacy.ledger import Ledger
+
+folder = Path(sys.argv[1])
+ledger = Ledger.open(
+    folder / "ledger.db", SigningKey.load(folder / "key"), site="bank-a", budgets=()
+)
+(grant,) = ledger.grants()
+limit = (folder / "ledger.db-wal").stat().st_size + 40_000
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+for turn_no in range(1, grant.num_turns + 1):
+    try:
+        ledger.spend(grant.grant_id, turn_no, "h" * 64)
+        print("spent", turn_no)
+    except IntegrityError as error:
+        print(error.error_id)
+"""
+
+
+def open_ledger(folder: Path, key: SigningKey) -> Ledger:
+    budget = Budget("patients", 3.0, 1e-5, ("scans",))
+    return Ledger.open(folder / "ledger.db", key, site="bank-a", budgets=[budget])
+
+
+def test_a_full_disk_refuses_the_turn_and_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    key = SigningKey.generate()
+    assert resource.RLIMIT_FSIZE  # a file that may not grow stands for a full disk
+    key.save(tmp_path / "key")
+    with open_ledger(tmp_path, key) as ledger:
+        ledger.reserve(
+            run_id="run-1",
+            server="https://server",
+            study_digest="d" * 64,
+            study_name="risk",
+            dataset="scans",
+            study_epsilon=1.0,
+            study_delta=1e-6,
+            turn_event={"event": "gaussian", "noise_multiplier": 0.5},
+            num_turns=100,
+            meta={},
+        )
+
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True
+    )
+    lines = done.stdout.split("\n")[:-1]
+    spent = [line for line in lines if line.startswith("spent")]
+
+    assert 0 < len(spent) < 100, done.stderr
+    assert lines[len(spent) :] == ["GLD-I005"] * (100 - len(spent))
+    with open_ledger(tmp_path, key) as ledger:
+        (grant,) = ledger.grants()
+        assert len(grant.turns) == len(spent)
+
+
+def test_the_ledger_loads_no_torch() -> None:
+    code = (
+        "import sys, guilder_shared.privacy.ledger, guilder_shared.reports\n"
+        "from guilder_shared.privacy import accounting\n"
+        "accounting.renyi({'event': 'gaussian', 'noise_multiplier': 1.0}, [6])\n"
+        "print('torch' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert done.stdout.strip() == "False", done.stderr
