@@ -23,6 +23,7 @@ from guilder_shared.messages import Answer, Close, Offer, Receipt, Verdict
 from guilder_shared.study import Study
 
 GATHER_S: Final = 5.0  # sites that are late by less than this join the first round
+CLOSE_S: Final = 30.0  # stock Flower starts a process for it, at every site
 POLL_S: Final = 0.02
 
 
@@ -82,7 +83,7 @@ class Cohort:
             )
             for site, member in self.members.items()
         }
-        for _ in self.sites.ask(contents, wire.CLOSE, group="close", timeout_s=10.0):
+        for _ in self.sites.ask(contents, wire.CLOSE, group="close", timeout_s=CLOSE_S):
             pass
 
     def _offer_to_newcomers(self) -> None:
