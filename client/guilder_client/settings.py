@@ -11,8 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveInt
 
-from guilder_shared.mistakes import Contradiction
-from guilder_shared.settings import (
+from guilder_shared.settings.files import (
     Digest,
     File,
     FilePath,
@@ -23,6 +22,7 @@ from guilder_shared.settings import (
     Url,
     load_toml,
 )
+from guilder_shared.settings.mistakes import Contradiction
 
 
 class Site(Frozen):

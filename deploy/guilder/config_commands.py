@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from guilder_shared.settings import File
+    from guilder_shared.settings.files import File
 
 app = typer.Typer(
     help="Check study, site and server files; their JSON Schemas.", no_args_is_help=True
@@ -46,7 +46,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Tell every mistake in FILE at once, or that it is right."""
-    from guilder_shared.settings import load_toml, tables_in
+    from guilder_shared.settings.files import load_toml, tables_in
     from guilder_shared.study import Study
 
     chosen = kind or _likely(tables_in(file))

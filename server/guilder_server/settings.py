@@ -10,8 +10,7 @@ from typing import Any, Self
 
 from pydantic import Field
 
-from guilder_shared.mistakes import Contradiction
-from guilder_shared.settings import (
+from guilder_shared.settings.files import (
     File,
     FilePath,
     Frozen,
@@ -21,6 +20,7 @@ from guilder_shared.settings import (
     Url,
     load_toml,
 )
+from guilder_shared.settings.mistakes import Contradiction
 
 
 class Server(Frozen):

@@ -15,14 +15,8 @@ from typing import Annotated, Any, Literal, Self
 import rfc8785
 from pydantic import AfterValidator, Field, model_validator
 
-from guilder_shared.expectations import TEXT_PATTERN
-from guilder_shared.mistakes import (
-    Contradiction,
-    ContradictionError,
-    FileError,
-    Mistake,
-)
-from guilder_shared.settings import (
+from guilder_shared.settings.expectations import TEXT_PATTERN
+from guilder_shared.settings.files import (
     File,
     Frozen,
     Listed,
@@ -30,6 +24,12 @@ from guilder_shared.settings import (
     Text,
     load_json,
     load_toml,
+)
+from guilder_shared.settings.mistakes import (
+    Contradiction,
+    ContradictionError,
+    FileError,
+    Mistake,
 )
 
 LARGEST_MODEL = 64_000_000  # weights: 256 MB in float32

@@ -22,6 +22,7 @@ from guilder_shared.messages import (
     TurnRequest,
     Verdict,
 )
+from guilder_shared.plain_text import is_name, one_line
 
 OFFER: Final = "query.offer"
 CLOSE: Final = "query.close"
@@ -30,6 +31,8 @@ FIELDS: Final = "guilder"
 MODEL: Final = "model"
 MAX_MODEL_BYTES: Final = 2**31  # 2 GiB
 MAX_TEXT_BYTES: Final = 2**22  # 4 MiB: a study with 10,000 columns is below 1 MiB
+LARGEST_PUBLIC_SIZE: Final = 10**12  # as in site.toml
+MOST: Final = 2**53 - 1  # of any count: exact in JSON, and fits SQLite
 UNPROTECTED: Final = -1.0  # noise_multiplier on the wire where there is no noise
 
 
@@ -59,7 +62,7 @@ def decode_offer(content: RecordDict) -> Offer:
         num_turns=fields.count("num_turns"),
         sensitivity_slack=fields.number("sensitivity_slack"),
     )
-    return Offer(fields.text("run_id"), fields.bytes("study"), plan)
+    return Offer(fields.name("run_id"), fields.bytes("study"), plan)
 
 
 def encode_answer(answer: Answer) -> RecordDict:
@@ -78,10 +81,10 @@ def decode_answer(content: RecordDict) -> Answer:
     fields = _Fields(content)
     return Answer(
         verdict=fields.verdict(),
-        site=fields.text("site"),
-        grant_id=fields.text("grant_id"),
-        public_size=fields.count("public_size"),
-        reason=fields.text("reason"),
+        site=fields.name("site"),
+        grant_id=fields.name("grant_id"),
+        public_size=fields.count("public_size", most=LARGEST_PUBLIC_SIZE),
+        reason=one_line(fields.text("reason")),
     )
 
 
@@ -103,11 +106,11 @@ def decode_request(content: RecordDict) -> TurnRequest:
     """The request in `content`; IntegrityError if it is not one."""
     fields = _Fields(content)
     return TurnRequest(
-        run_id=fields.text("run_id"),
-        grant_id=fields.text("grant_id"),
+        run_id=fields.name("run_id"),
+        grant_id=fields.name("grant_id"),
         turn_no=fields.count("turn_no"),
         round_no=fields.count("round_no"),
-        study_digest=fields.text("study_digest"),
+        study_digest=fields.name("study_digest"),
         model=_model_bytes(content),
         receipt=fields.receipt(),
     )
@@ -133,11 +136,11 @@ def decode_reply(content: RecordDict) -> TurnReply:
     verdict = fields.verdict()
     return TurnReply(
         verdict=verdict,
-        grant_id=fields.text("grant_id"),
+        grant_id=fields.name("grant_id"),
         turn_no=fields.count("turn_no"),
         round_no=fields.count("round_no"),
         update=_model_bytes(content) if verdict == Verdict.DONE else b"",
-        reason=fields.text("reason"),
+        reason=one_line(fields.text("reason")),
     )
 
 
@@ -151,7 +154,7 @@ def encode_close(close: Close) -> RecordDict:
 def decode_close(content: RecordDict) -> Close:
     """The close in `content`; IntegrityError if it is not one."""
     fields = _Fields(content)
-    return Close(fields.text("run_id"), fields.text("grant_id"), fields.receipt())
+    return Close(fields.name("run_id"), fields.name("grant_id"), fields.receipt())
 
 
 def _records(**fields: Any) -> RecordDict:
@@ -211,6 +214,12 @@ class _Fields:
     def text(self, name: str) -> str:
         return str(self._get(name, str))
 
+    def name(self, name: str) -> str:
+        value = self.text(name)
+        if not is_name(value):
+            raise IntegrityError("GLD-I044", f"the message's field {name!r} is wrong")
+        return value
+
     def bytes(self, name: str) -> bytes:
         value: bytes = self._get(name, bytes)
         return value
@@ -221,9 +230,9 @@ class _Fields:
             raise IntegrityError("GLD-I044", f"the message's field {name!r} is wrong")
         return value
 
-    def count(self, name: str) -> int:
+    def count(self, name: str, most: int = MOST) -> int:
         value = int(self._get(name, int))
-        if value < 0:
+        if not 0 <= value <= most:
             raise IntegrityError("GLD-I044", f"the message's field {name!r} is wrong")
         return value
 
@@ -235,4 +244,4 @@ class _Fields:
 
     def receipt(self) -> Receipt | None:
         turn_no = self.count("receipt_turn_no")
-        return Receipt(turn_no, self.text("receipt_sha256")) if turn_no else None
+        return Receipt(turn_no, self.name("receipt_sha256")) if turn_no else None

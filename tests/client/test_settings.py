@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from guilder_client.settings import SiteFile
-from guilder_shared.mistakes import FileError
+from guilder_shared.settings.mistakes import FileError
 
 TEXT = """\
 schema = 1

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from guilder.config_commands import app
 from guilder_server.init import init_local
-from guilder_shared.mistakes import FileError
+from guilder_shared.settings.mistakes import FileError
 
 STUDIES = Path(__file__).parents[2] / "simulations" / "studies"
 

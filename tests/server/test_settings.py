@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from guilder_server.settings import ServerFile
-from guilder_shared.mistakes import FileError
+from guilder_shared.settings.mistakes import FileError
 
 TEXT = """\
 schema = 1

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guilder_shared.mistakes import FileError
+from guilder_shared.settings.mistakes import FileError
 from guilder_shared.study import Study
 
 # The digest of TEXT. If it moves, every approval ever given is void: say so.
