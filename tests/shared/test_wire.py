@@ -68,6 +68,11 @@ def test_the_fingerprint_covers_the_model_and_not_the_receipt() -> None:
         ("grant_id", b"grant-1"),
         ("study_digest", "x" * (wire.MAX_TEXT_BYTES + 1)),
         ("receipt_turn_no", [1]),
+        ("turn_no", 2**53),
+        ("run_id", "r" * 201),
+        ("run_id", "run-1\n2026-01-01 all is well"),
+        ("grant_id", "\x1b[2J"),
+        ("receipt_sha256", "\u202eabc"),
     ],
 )
 def test_a_forged_field_is_refused(field: str, value: Any) -> None:
@@ -78,12 +83,43 @@ def test_a_forged_field_is_refused(field: str, value: Any) -> None:
         wire.decode_request(content)
 
 
+def test_a_site_cannot_claim_more_rows_than_a_site_file_allows() -> None:
+    forged = Answer(Verdict.ACCEPTED, "a", "grant-1", 10**12 + 1)
+
+    with pytest.raises(IntegrityError, match="public_size"):
+        wire.decode_answer(wire.encode_answer(forged))
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "GLD-S001 no\nround 7 auc 0.99",
+        "\x1b[2J\x1b]0;owned\x07",
+        "\u202etxt.exe\u2066",
+        "\ud800",
+        "x" * (wire.MAX_TEXT_BYTES - 1),
+    ],
+)
+def test_a_reason_of_the_other_side_is_one_short_line_without_controls(
+    reason: str,
+) -> None:
+    answer = Answer(Verdict.REFUSED_BY_POLICY, "a", reason=reason)
+    reply = TurnReply(Verdict.REFUSED_BY_POLICY, "grant-1", 1, 1, reason=reason)
+
+    answered = wire.decode_answer(wire.encode_answer(answer)).reason
+    replied = wire.decode_reply(wire.encode_reply(reply)).reason
+
+    assert answered == replied
+    assert answered.isprintable()
+    assert len(answered) <= 1000
+
+
 @pytest.mark.parametrize("field", list(encoded_request().config_records[wire.FIELDS]))
 def test_a_missing_field_is_refused(field: str) -> None:
     content = encoded_request()
     del content.config_records[wire.FIELDS][field]
 
-    with pytest.raises(IntegrityError, match="GLD-I044|the message's field"):
+    with pytest.raises(IntegrityError, match=r"GLD-I044|the message's field"):
         wire.decode_request(content)
 
 
