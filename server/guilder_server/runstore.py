@@ -203,21 +203,22 @@ class RunStore:
         data = pack(model)
         write_durably(self.model_path(round_no), data)
         now = time.time()
-        self._db.execute(
-            "INSERT INTO rounds VALUES (?,?,?,?,?)",
-            (
-                round_no,
-                sha256(data),
-                json.dumps({s: [r.turn_no, r.sha256] for s, r in receipts.items()}),
-                json.dumps(dict(metrics)),
-                now,
-            ),
-        )
+        told = {"metrics": dict(metrics), "sites": sorted(receipts)}
+        with self.at_once():
+            self._db.execute(
+                "INSERT INTO rounds VALUES (?,?,?,?,?)",
+                (
+                    round_no,
+                    sha256(data),
+                    json.dumps({s: [r.turn_no, r.sha256] for s, r in receipts.items()}),
+                    json.dumps(dict(metrics)),
+                    now,
+                ),
+            )
+            event = self._record("round", {"round": round_no, **told})
         for line in _metric_lines(round_no, metrics, now):
             _append(self.folder / "metrics.jsonl", line)
-        self.event(
-            "round", round=round_no, metrics=dict(metrics), sites=sorted(receipts)
-        )
+        self._tell(event)
 
     def metrics(self) -> dict[str, float]:
         """The metrics of the last committed round."""
@@ -228,14 +229,7 @@ class RunStore:
 
     def event(self, kind: str, **fields: Any) -> None:
         """Append one event and tell whoever watches."""
-        now = time.time()
-        self._db.execute(
-            "INSERT INTO events (time_s, kind, fields) VALUES (?,?,?)",
-            (now, kind, json.dumps(fields)),
-        )
-        event = {"t": now, "kind": kind, **fields}
-        _append(self.folder / "events.jsonl", event)
-        self.notify(event)
+        self._tell(self._record(kind, fields))
 
     def events(self, after: int = 0) -> list[dict[str, Any]]:
         """All events but the first `after`, oldest first."""
@@ -248,6 +242,18 @@ class RunStore:
     def close(self) -> None:
         """Release the files."""
         self._db.close()
+
+    def _record(self, kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        now = time.time()
+        self._db.execute(
+            "INSERT INTO events (time_s, kind, fields) VALUES (?,?,?)",
+            (now, kind, json.dumps(fields)),
+        )
+        return {"t": now, "kind": kind, **fields}
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        _append(self.folder / "events.jsonl", event)
+        self.notify(event)
 
     def _set(self, key: str, value: Any) -> None:
         self._db.execute(
@@ -304,6 +310,7 @@ def _as_toml(study: Study) -> bytes:
 
 def write_durably(path: Path, data: bytes) -> None:
     """Write, fsync, rename, fsync the folder: after a crash, old or new, never half."""
+    is_new = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     with part.open("wb") as file:
@@ -311,11 +318,17 @@ def write_durably(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+    if is_new:  # its own name stands in the folder above
+        _sync(path.parent.parent)
+
+
+def _sync(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def _metric_lines(
