@@ -27,7 +27,9 @@ class Consortium:
         from guilder_shared.certificates import roster
         from guilder_shared.tls import server_context
 
-        sites = {n: s.node_key for n, s in roster(self.folder / "server").items()}
+        sites = {
+            n: s.node_key for n, s in roster(self.folder / "server" / "sites").items()
+        }
         tls = server_context(self.folder / "server")
         hub = Hub(("127.0.0.1", port), tls, sites, **options)
         hub.start()

@@ -42,7 +42,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from guilder_shared.certificates import load_certificate, load_tls_key
 from guilder_shared.errors import EnrolmentError, GuilderError, NetworkError
-from guilder_shared.tls import check_dates, client_context
+from guilder_shared.tls import KeyFiles, check_dates, client_context
 
 log = logging.getLogger("guilder.node")
 logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -76,7 +76,7 @@ class Node:
 
     Args:
         server_url: As `https://host:port`.
-        keys: The site's folder: site.key, site.pem, ca.pem.
+        keys: The site's key files, or the folder with site.key, site.pem, ca.pem.
         client_app: Called for every message, one at a time.
         node_config: Handed to the app in Flower's context.
         on_online: Called each time the server has taken the site in.
@@ -89,7 +89,7 @@ class Node:
     def __init__(
         self,
         server_url: str,
-        keys: Path,
+        keys: KeyFiles | Path,
         client_app: ClientApp,
         node_config: Mapping[str, str],
         *,
@@ -101,9 +101,10 @@ class Node:
         self._config = dict(node_config)
         self._on_online = on_online
         self._pace = pace
-        self._certificate = keys / "site.pem"
+        files = keys if isinstance(keys, KeyFiles) else KeyFiles.in_folder(keys, "site")
+        self._certificate = files.certificate
         self._client = _Client(
-            server_url, client_context(keys), load_tls_key(keys / "site.key")
+            server_url, client_context(files), load_tls_key(files.key)
         )
         self._node_id = 0
         self._context: Context | None = None

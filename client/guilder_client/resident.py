@@ -7,6 +7,7 @@ from guilder_client import app as client_app
 from guilder_client.node import Node
 from guilder_client.settings import SiteFile
 from guilder_client.site import Site
+from guilder_shared import tls
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ def run_client(settings: SiteFile, stop: threading.Event) -> None:
         IntegrityError: The ledger was changed. EnrolmentError: a key is missing.
     """
     site = Site.open(settings)
+    keys = settings.keys
     warm_up = threading.Thread(target=_warm_up, daemon=True, name="warm-up")
 
     def on_online() -> None:
@@ -30,7 +32,7 @@ def run_client(settings: SiteFile, stop: threading.Event) -> None:
 
     node = Node(
         settings.site.server,
-        settings.keys.key.parent,
+        tls.KeyFiles(keys.key, keys.certificate, keys.authority),
         client_app.make_app(lambda _context: site),
         {"site": site.name},
         on_online=on_online,

@@ -104,7 +104,9 @@ class ControlServer:
             EnrolmentError: A key or certificate is missing, open to others or run out.
         """
         settings, keys = self._settings.server, self._settings.keys
-        tls.server_context(keys.key.parent)  # the same checks as the sites' port
+        tls.server_context(
+            tls.KeyFiles(keys.key, keys.certificate, keys.authority)
+        )  # the same checks as the sites' port
         pair = (read_private(keys.key), keys.certificate.read_bytes())
         credentials = grpc.ssl_server_credentials(
             [pair], keys.authority.read_bytes(), require_client_auth=True

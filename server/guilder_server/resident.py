@@ -21,11 +21,11 @@ def run_server(settings: ServerFile, stop: threading.Event) -> None:
     Raises:
         NetworkError: A port is taken. EnrolmentError: a key or certificate is wrong.
     """
-    keys = settings.keys.key.parent
-    sites = certificates.roster(settings.sites.folder.parent)
+    keys = settings.keys
+    sites = certificates.roster(settings.sites.folder)
     hub = Hub(
         (settings.server.host, settings.server.port),
-        tls.server_context(keys),
+        tls.server_context(tls.KeyFiles(keys.key, keys.certificate, keys.authority)),
         {name: site.node_key for name, site in sites.items()},
     )
 

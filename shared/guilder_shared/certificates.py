@@ -186,14 +186,14 @@ def init_local_sites(
 
 
 def roster(folder: Path) -> dict[str, SiteCertificate]:
-    """Read the sites a server knows, `folder/sites/NAME.pem`, by name.
+    """Read the sites a server knows, `folder/NAME.pem`, by name.
 
     Raises:
         EnrolmentError: A file is no certificate (GLD-E006), or no site's, or
             another site's than its file name says (GLD-E007).
     """
     found = {}
-    for path in sorted((folder / "sites").glob("*.pem")):
+    for path in sorted(folder.glob("*.pem")):
         site = read_site(load_certificate(path))
         if site.name != path.stem:
             raise EnrolmentError(

@@ -6,6 +6,7 @@ opens no connection; who may do what is decided by who reads the certificate.
 
 import datetime
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
@@ -15,37 +16,62 @@ from guilder_shared.certificates import load_certificate, load_tls_key
 from guilder_shared.errors import EnrolmentError
 
 
-def server_context(folder: Path) -> ssl.SSLContext:
+@dataclass(frozen=True)
+class KeyFiles:
+    """The three files with which one side shows who it is, PEM."""
+
+    key: Path
+    certificate: Path
+    authority: Path
+
+    @classmethod
+    def in_folder(cls, folder: Path, who: str) -> "KeyFiles":
+        """The usual names: WHO.key, WHO.pem and ca.pem."""
+        return cls(folder / f"{who}.key", folder / f"{who}.pem", folder / "ca.pem")
+
+
+def server_context(keys: KeyFiles | Path) -> ssl.SSLContext:
     """TLS 1.3 for the server: only certificates of our own authority come in.
+
+    Args:
+        keys: The files, or the folder in which they have their usual names.
 
     Raises:
         EnrolmentError: A key or certificate is missing, open to others, run out, or
             signed by another authority.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    return _mutual(context, folder, "server")
+    return _mutual(context, _files(keys, "server"))
 
 
-def client_context(folder: Path, who: str = "site") -> ssl.SSLContext:
+def client_context(keys: KeyFiles | Path, who: str = "site") -> ssl.SSLContext:
     """TLS 1.3 for a site (or `who="operator"`): our own authority, and no other.
+
+    Args:
+        keys: The files, or the folder in which they have their usual names.
+        who: Whose usual names.
 
     Raises:
         EnrolmentError: A key or certificate is missing, open to others, run out, or
             signed by another authority.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the host's name
-    return _mutual(context, folder, who)
+    return _mutual(context, _files(keys, who))
 
 
-def _mutual(context: ssl.SSLContext, folder: Path, who: str) -> ssl.SSLContext:
-    key, certificate = folder / f"{who}.key", folder / f"{who}.pem"
+def _files(keys: KeyFiles | Path, who: str) -> KeyFiles:
+    return keys if isinstance(keys, KeyFiles) else KeyFiles.in_folder(keys, who)
+
+
+def _mutual(context: ssl.SSLContext, files: KeyFiles) -> ssl.SSLContext:
+    key, certificate = files.key, files.certificate
     load_tls_key(key)  # refuses a key that others may read
     check_dates(load_certificate(certificate), certificate)
-    check_issuer(certificate, folder / "ca.pem")
+    check_issuer(certificate, files.authority)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_STRICT
-    context.load_verify_locations(cafile=str(folder / "ca.pem"))
+    context.load_verify_locations(cafile=str(files.authority))
     try:
         context.load_cert_chain(certificate, key)
     except ssl.SSLError:

@@ -25,7 +25,8 @@ from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 
 folder = Path(sys.argv[1])
-sites = {n: s.node_key for n, s in certificates.roster(folder / "server").items()}
+roster = certificates.roster(folder / "server" / "sites")
+sites = {n: s.node_key for n, s in roster.items()}
 hub = Hub(("127.0.0.1", 0), tls.server_context(folder / "server"), sites)
 hub.start()
 app = ClientApp()

@@ -39,7 +39,7 @@ from guilder_server.hub import Hub
 from guilder_shared.certificates import roster
 from guilder_shared.tls import server_context
 folder = Path(sys.argv[1])
-sites = {n: s.node_key for n, s in roster(folder).items()}
+sites = {n: s.node_key for n, s in roster(folder / "sites").items()}
 hub = Hub(("127.0.0.1", int(sys.argv[2])), server_context(folder), sites)
 hub.start()
 grid = hub.grid("run-1")

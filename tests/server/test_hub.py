@@ -247,7 +247,7 @@ def test_one_key_cannot_be_two_sites(consortium: Any) -> None:
     from guilder_shared.certificates import roster
 
     hub = consortium.hub()
-    key = roster(consortium.folder / "server")["alder"].node_key
+    key = roster(consortium.folder / "server" / "sites")["alder"].node_key
 
     with pytest.raises(EnrolmentError, match="GLD-E010"):
         hub.admit("dogwood", key)

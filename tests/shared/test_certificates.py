@@ -32,7 +32,7 @@ def test_the_server_holds_no_sites_private_key(folder: Path) -> None:
 
 
 def test_a_sites_certificate_binds_its_name_and_both_its_keys(folder: Path) -> None:
-    site = certificates.roster(folder / "server")["alder"]
+    site = certificates.roster(folder / "server" / "sites")["alder"]
     signing = SigningKey.load(folder / "sites" / "alder" / "signing.key")
     shown = certificates.load_certificate(folder / "sites" / "alder" / "site.pem")
 
@@ -121,7 +121,7 @@ def test_a_roster_file_of_another_site_is_refused(folder: Path) -> None:
     (sites / "birch.pem").write_bytes((sites / "alder.pem").read_bytes())
 
     with pytest.raises(EnrolmentError) as caught:
-        certificates.roster(folder / "server")
+        certificates.roster(folder / "server" / "sites")
 
     assert caught.value.error_id == "GLD-E007"
 
@@ -133,7 +133,7 @@ def test_an_operator_in_the_roster_is_refused(folder: Path) -> None:
     )
 
     with pytest.raises(EnrolmentError) as caught:
-        certificates.roster(server)
+        certificates.roster(server / "sites")
 
     assert caught.value.error_id == "GLD-E007"
 
