@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Literal
 
-from guilder_shared.errors import PlanError
+from guilder_shared.errors import PlanError, StudyError
 from guilder_shared.messages import Plan
 from guilder_shared.privacy import bounds, noise
 from guilder_shared.privacy.events import (
@@ -35,15 +35,27 @@ Grid = Literal["coarse", "fine"]
 
 SENSITIVITY_SLACK = 1e-3  # s: what float32 gradients may add to clip_norm
 MAX_NOISE_MULTIPLIER = 4096.0
+MOST_STEPS = 1_000_000  # ten times as many take minutes of both sides' processors
 
 
 def validate_study(study: Study) -> None:
     """Refuse what this version cannot keep as a promise.
 
     Raises:
+        StudyError: GLD-C091 the schedule is too long to be accounted in seconds.
         PlanError: GLD-P010 unit other than record, GLD-P011 joint noise.
     """
-    privacy = study.privacy
+    privacy, training = study.privacy, study.training
+    num_turns = training.rounds + study.aggregation.spare_turns
+    if num_turns * training.local_steps > MOST_STEPS:
+        raise StudyError(
+            "GLD-C091",
+            f"{num_turns:,} turns of {training.local_steps:,} steps are "
+            f"{num_turns * training.local_steps:,} private steps; at most "
+            f"{MOST_STEPS:,} can be accounted for in one study",
+            why="Server and sites each compute its epsilon before they agree to it.",
+            fix="Lower training.rounds or training.local_steps.",
+        )
     if privacy.unit != "record":
         raise PlanError(
             "GLD-P010",

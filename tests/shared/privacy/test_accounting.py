@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from guilder_shared.errors import PlanError
+from guilder_shared.errors import PlanError, StudyError
 from guilder_shared.messages import Plan
 from guilder_shared.privacy import accounting, bounds
 from guilder_shared.privacy.accounting import SENSITIVITY_SLACK
@@ -265,7 +265,7 @@ def test_noise_planned_for_an_unprotected_study_is_refused(study_of: Make) -> No
 
 def test_an_impossible_promise_names_the_nearest_epsilon(study_of: Make) -> None:
     study = study_of(
-        rounds=100_000, local_steps=50, privacy={"epsilon": 0.1, "delta": 1e-9}
+        rounds=100_000 - 2, local_steps=10, privacy={"epsilon": 0.1, "delta": 1e-9}
     )
 
     with pytest.raises(PlanError, match="cannot be reached") as caught:
@@ -273,6 +273,21 @@ def test_an_impossible_promise_names_the_nearest_epsilon(study_of: Make) -> None
 
     assert caught.value.error_id == "GLD-P001"
     assert "at least" in caught.value.fix
+
+
+@pytest.mark.parametrize("work", ["solve", "confirm"])
+def test_a_schedule_that_would_take_minutes_to_account_is_refused_at_once(
+    study_of: Make, work: str
+) -> None:
+    study = study_of(rounds=100_000, local_steps=100_000, sample_rate=1e-12)
+
+    with pytest.raises(StudyError, match="10,000,200,000 private steps") as caught:
+        if work == "solve":
+            accounting.solve(study)
+        else:
+            accounting.confirm(study, Plan(1.0, 100_002, SENSITIVITY_SLACK))
+
+    assert caught.value.error_id == "GLD-C091"
 
 
 @pytest.mark.parametrize(
