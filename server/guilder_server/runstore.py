@@ -10,7 +10,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -38,25 +38,40 @@ class RunStore:
     def __init__(self, folder: Path, study: Study) -> None:
         self.folder = folder
         self.study = study
-        self._db = sqlite3.connect(
-            folder / "run.db", check_same_thread=False, isolation_level=None
-        )
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.executescript(TABLES)
-        self._shapes = {n: w.shape for n, w in registry.initial(study).items()}
+        self._shapes = registry.shapes(study)
+        self._db = _connect(folder / "run.db")
         self.notify: Callable[[dict[str, Any]], None] = lambda _event: None
 
     @classmethod
     def create(cls, folder: Path, study: Study, facts: Mapping[str, Any]) -> Self:
-        """A new run. `facts` must hold run_id and plan (see `plan_facts`)."""
+        """A new run. `facts` must hold run_id and plan (see `plan_facts`).
+
+        Killed in here, the folder holds a whole run or none (`begun`).
+        """
         folder.mkdir(parents=True, exist_ok=True)
         write_durably(folder / "study.toml", _as_toml(study))
         store = cls(folder, study)
-        for key, value in {**facts, "digest": study.digest()}.items():
-            store._set(key, value)
-        store.enter("queued")
+        with store.at_once():
+            for key, value in {**facts, "digest": study.digest()}.items():
+                store._set(key, value)
+            event = store._record_state("queued", None)
+        store._tell(event)
+        store._write_run_json()
         return store
+
+    @staticmethod
+    def begun(folder: Path) -> bool:
+        """Whether a run was begun in `folder`; one killed in `create` was not.
+
+        Raises:
+            IntegrityError: Its database is damaged.
+        """
+        path = folder / "run.db"
+        if not path.exists():
+            return False
+        with _damage_as_integrity(path), closing(_connect(path)) as database:
+            found = database.execute("SELECT 1 FROM facts WHERE key='digest'")
+            return found.fetchone() is not None
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -64,12 +79,13 @@ class RunStore:
 
         Raises:
             RunFailed: There is no run in `folder`.
-            IntegrityError: Its study was changed.
+            IntegrityError: Its study was changed, or its database is damaged.
         """
-        if not (folder / "run.db").exists():
+        if not cls.begun(folder):
             raise RunFailed("GLD-R010", f"no run in {folder}", fix="guilder run list")
         store = cls(folder, Study.load(folder / "study.toml"))
         if store.fact("digest") != store.study.digest():
+            store.close()
             raise IntegrityError(
                 "GLD-I050", f"{folder / 'study.toml'} is not the study that was begun"
             )
@@ -94,14 +110,12 @@ class RunStore:
         """Record the run's state: queued, running, finished, failed or stopped."""
         if state == "running":
             self._rebuild_files()
-        told = None if error is None else described(error)
-        # the event first: whoever watches stops at the final state
-        self.event("run-" + state, **(told or {}))
-        self._set("error", told)
-        self._set("state", state)
+        with self.at_once():  # whoever watches stops at the final state
+            event = self._record_state(state, error)
+        self._tell(event)
         self._write_run_json()
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """Names and shapes of the model's tensors."""
         return self._shapes
 
@@ -243,6 +257,12 @@ class RunStore:
         """Release the files."""
         self._db.close()
 
+    def _record_state(self, state: str, error: GuilderError | None) -> dict[str, Any]:
+        told = None if error is None else described(error)
+        self._set("error", told)
+        self._set("state", state)
+        return self._record("run-" + state, told or {})
+
     def _record(self, kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         now = time.time()
         self._db.execute(
@@ -279,6 +299,34 @@ class RunStore:
         for name, rows in (("metrics", lines), ("events", self.events())):
             text = "".join(json.dumps(row) + "\n" for row in rows)
             write_durably(self.folder / f"{name}.jsonl", text.encode())
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+    try:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.executescript(TABLES)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+@contextmanager
+def _damage_as_integrity(path: Path) -> Iterator[None]:
+    """Turn what SQLite says about a broken file into an IntegrityError."""
+    try:
+        yield
+    except sqlite3.OperationalError:
+        raise  # the disk's fault, not the file's
+    except sqlite3.DatabaseError as error:
+        raise IntegrityError(
+            "GLD-I051",
+            f"{path} is damaged: {error}",
+            why="What was asked and committed cannot be told; it is not guessed.",
+            fix="Restore the run's folder from a backup, or submit the study again.",
+        ) from None
 
 
 def described(error: GuilderError) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from guilder_server.runstore import RunStore, plan_facts
 from guilder_server.settings import ServerFile
+from guilder_shared import tasks
+from guilder_shared.models import registry
 from guilder_shared.privacy import accounting
 from guilder_shared.study import Study
 from guilder_shared.tasks import Examples
@@ -33,8 +35,11 @@ def begin(
         only: Names of the sites to take part; empty for all that come.
 
     Raises:
+        StudyError: Its recipe or model is not installed here.
         PlanError: The study's epsilon cannot be met.
     """
+    tasks.recipe(study.study.recipe)
+    registry.shapes(study)
     facts = {
         "run_id": run_id,
         "mode": "deployed",
@@ -54,7 +59,7 @@ def open_or_begin(folder: Path) -> RunStore:
         IntegrityError: The study was changed after the run had begun.
     """
     file = folder / "study.toml"
-    if (folder / "run.db").exists() or not file.exists():
+    if RunStore.begun(folder) or not file.exists():
         return RunStore.open(folder)
     study = Study.load(file)
     return begin(folder, study, run_id=new_run_id(study))

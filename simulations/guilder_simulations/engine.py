@@ -18,15 +18,18 @@ from guilder_client.site import Site
 from guilder_server import rounds
 from guilder_server.runstore import RunStore, plan_facts, write_durably
 from guilder_shared import reports
+from guilder_shared.claims import claimed
 from guilder_shared.errors import StudyError
 from guilder_shared.identity import SigningKey
-from guilder_shared.messages import Weights
+from guilder_shared.messages import Plan, Weights
 from guilder_shared.privacy import accounting
 from guilder_shared.privacy.ledger import Budget, Ledger
 from guilder_shared.study import Study
 
 SERVER = "https://simulation.invalid"  # never resolved: a name for the ledger's rows
 Watch = Callable[[dict[str, Any]], None]
+# each site's rows, the public hold-out, each site's public size
+_Dealt = tuple[Mapping[str, Any], Any, Mapping[str, int]]
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,9 @@ def simulate(study: Study, out: Path, *, watch: Watch | None = None) -> Run:
 
     Raises:
         StudyError: No `[simulation]` part, or `out` holds another study's run.
-        RunFailed, PlanError, DataError: As in a deployment.
+        RunFailed: Another process runs in `out` (GLD-R030), or it cannot be written
+            (GLD-R031); and as in a deployment, as are PlanError and DataError.
     """
-    from guilder_client.app import make_app
-    from guilder_server.app import on_holdout, run_on
-    from guilder_simulations.inprocess import InProcessGrid
-
     start = time.monotonic()
     if study.simulation is None:
         raise StudyError(
@@ -86,14 +86,31 @@ def simulate(study: Study, out: Path, *, watch: Watch | None = None) -> Run:
             "the study has no [simulation] part",
             fix="add one: sites, source, partition, seed (see docs/researcher.md)",
         )
-    tables, holdout, public_sizes = _deal(study)
-    store = _open_store(study, out, public_sizes)
+    dealt = _deal(study)
+    plan = None if RunStore.begun(out) else accounting.solve(study)
+    with claimed(out):
+        return _carry_through(study, out, dealt, plan, start, watch)
+
+
+def _carry_through(
+    study: Study,
+    out: Path,
+    dealt: _Dealt,
+    plan: Plan | None,
+    start: float,
+    watch: Watch | None,
+) -> Run:
+    from guilder_client.app import make_app
+    from guilder_server.app import on_holdout, run_on
+    from guilder_simulations.inprocess import InProcessGrid
+
+    tables, holdout, public_sizes = dealt
+    store = _open_store(study, out, public_sizes, plan)
     store.notify = watch or store.notify
-    sites = {
-        name: _open_site(study, out, name, tables[name], public_sizes[name])
-        for name in tables
-    }
+    sites: dict[str, Site] = {}
     try:
+        for name in tables:
+            sites[name] = _open_site(study, out, name, tables[name], public_sizes[name])
         task = rounds.Run(study, store.plan, store, on_holdout(study, holdout))
         grid = InProcessGrid(
             make_app(lambda context: sites[str(context.node_config["site"])]),
@@ -110,7 +127,7 @@ def simulate(study: Study, out: Path, *, watch: Watch | None = None) -> Run:
         store.close()
 
 
-def _deal(study: Study) -> tuple[Mapping[str, Any], Any, Mapping[str, int]]:
+def _deal(study: Study) -> _Dealt:
     from guilder_shared import tables
     from guilder_simulations import partition, synthetic
 
@@ -123,27 +140,29 @@ def _deal(study: Study) -> tuple[Mapping[str, Any], Any, Mapping[str, int]]:
     return dealt, tables.encode(holdout, study.data) if held else None, public_sizes
 
 
-def _open_store(study: Study, out: Path, public_sizes: Mapping[str, int]) -> RunStore:
+def _open_store(
+    study: Study, out: Path, public_sizes: Mapping[str, int], plan: Plan | None
+) -> RunStore:
     simulation = study.model_dump(mode="json", by_alias=True)["simulation"]
-    if (out / "run.db").exists():
+    if RunStore.begun(out):
         store = RunStore.open(out)
         if (store.study.digest(), store.fact("simulation")) != (
             study.digest(),
             simulation,
         ):
+            store.close()
             raise StudyError(
                 "GLD-C083",
                 f"{out} holds the run of another study or seed",
                 fix="choose another --out, or remove that folder",
             )
         return store
-    plan = accounting.solve(study)
     facts = {
         "run_id": f"simulation-{study.digest()[:16]}",
         "mode": "simulation",
         "digest": study.digest(),
         "simulation": simulation,
-        "plan": plan_facts(plan),
+        "plan": plan_facts(plan or accounting.solve(study)),
         "public_sizes": dict(public_sizes),
     }
     return RunStore.create(out, study, facts)
