@@ -1,0 +1,266 @@
+"""The rules for convolutions of one, two and three dimensions, also transposed.
+
+Legend: B rows, U units, C image channels, P signal channels, G groups, K offsets of the
+kernel, T places of the signal.
+
+Review, mathematics. A convolution's gradient is, for each offset of the kernel, the
+product of the signal (what came back) with the image shifted by that offset; for a
+transposed convolution the image is what came back and the signal is the input. So one
+code serves both. Per-unit gradients are made by one batched product an offset, without
+unfolding; or norms come from Gram matrices of places, where the patches' Gram is the
+sum of K shifted windows of the pixels' Gram.
+Review, crash order: in memory only.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own abbreviation
+from typing_extensions import override
+
+from guilder_shared.privacy.bookkeeping.norms import ghost_square_norms, square_norms
+from guilder_shared.privacy.bookkeeping.parts import (
+    SUM_UNITS,
+    Part,
+    rule_for,
+)
+
+_GHOST_PLACES = 256  # above, Gram matrices of places are too large to be worth it
+
+
+@rule_for(nn.Conv1d, nn.Conv2d, nn.Conv3d)
+class ConvPart(Part):
+    """One use of a convolution."""
+
+    def image(self) -> Tensor:
+        """What the kernel moves over, padded: (B, C, ...)."""
+        pads = self.layer._reversed_padding_repeated_twice
+        if not any(pads):
+            return self.inputs
+        mode = self.layer.padding_mode
+        return F.pad(self.inputs, pads, "constant" if mode == "zeros" else mode)
+
+    def signal(self) -> Tensor:
+        """What is multiplied with the image's windows: (B, P, ...)."""
+        return self.grads
+
+    @override
+    def strategies(self) -> tuple[str, ...]:
+        if self.units.of_row is not None:
+            return ("shift",)
+        found = ["shift"]
+        if self._flat_fits():
+            found += ["flat", "stacked"]
+        if self.layer.groups == 1 and self._places() <= 4 * _GHOST_PLACES:
+            found.append("ghost")
+        return (*found, "single")
+
+    @override
+    def choose(self) -> str:
+        possible = self.strategies()
+        places, signal = self._places(), self.signal()
+        channels = self.image().shape[1] // self.layer.groups
+        numbers = channels * signal.shape[1] * math.prod(self.layer.kernel_size)
+        work = places * (channels + signal.shape[1] + 4 * numbers / channels)
+        if "ghost" in possible and places <= _GHOST_PLACES and 2 * work < numbers:
+            return "ghost"
+        return "flat" if "flat" in possible else "shift"
+
+    def _places(self) -> int:
+        return math.prod(self.signal().shape[2:])
+
+    def _flat_fits(self) -> bool:
+        """Whether windows of the flattened image are plain offsets of it."""
+        layer = self.layer
+        one = (1,) * len(layer.kernel_size)
+        return bool(
+            len(one) == 2
+            and layer.stride == one
+            and layer.dilation == one
+            and layer.groups == 1
+            and layer.kernel_size != one
+        )
+
+    def _windows(self, image: Tensor) -> Iterator[Tensor]:
+        """The image under each offset of the kernel, at the signal's places: views."""
+        layer, shape = self.layer, self.signal().shape[2:]
+        for offset in itertools.product(*map(range, layer.kernel_size)):
+            window = image
+            axes = zip(offset, layer.stride, layer.dilation, shape, strict=True)
+            for axis, (at, stride, dilation, size) in enumerate(axes, start=2):
+                if stride == 1:
+                    window = window.narrow(axis, at * dilation, size)
+                else:
+                    begin, end = at * dilation, at * dilation + stride * (size - 1) + 1
+                    place = [slice(None)] * window.dim()
+                    place[axis] = slice(begin, end, stride)
+                    window = window[tuple(place)]
+            yield window
+
+    @override
+    def instantiate(self, names: frozenset[str]) -> dict[str, Tensor]:
+        grads = {}
+        if "bias" in names:
+            grads["bias"] = self.units.sum(self.grads.flatten(2).sum(2))
+        if "weight" in names:
+            make = {
+                "flat": self._flat,
+                "stacked": self._stacked,
+                "single": self._single,
+            }
+            weight = make.get(self.strategy, self._shifted)()
+            grads["weight"] = self.units.sum(weight)
+        return grads
+
+    def _shifted(self) -> Tensor:
+        """(B, P, C/G, *kernel): one batched product for each offset."""
+        signal, groups = self.signal(), self.layer.groups
+        rows = len(signal)
+        image = self.image()
+        narrow = signal.reshape(rows * groups, signal.shape[1] // groups, -1)
+        width = image.shape[1] // groups
+        products = [
+            torch.bmm(narrow, window.reshape(rows * groups, width, -1).mT)
+            for window in self._windows(image)
+        ]
+        # Views: offsets last, as the weight has them.
+        stacked = torch.stack(products, dim=-1)
+        return stacked.view(rows, signal.shape[1], width, *self.layer.kernel_size)
+
+    def _flat(self) -> Tensor:
+        """As `_shifted` for stride 1: windows are offsets of the flat image."""
+        signal, image = self.signal(), self.image()
+        (rows, outputs, height, width), channels = signal.shape, image.shape[1]
+        kernel_height, kernel_width = self.layer.kernel_size
+        line = image.shape[3]
+        length = height * line
+        flat = F.pad(image, (0, 0, 0, 1)).flatten(2)
+        narrow = F.pad(signal, (0, line - width)).flatten(2)
+        out = signal.new_empty(kernel_height, kernel_width, rows, outputs, channels)
+        for i, j in itertools.product(range(kernel_height), range(kernel_width)):
+            begin = i * line + j
+            torch.bmm(narrow, flat[:, :, begin : begin + length].mT, out=out[i, j])
+        return out.permute(2, 3, 4, 0, 1)
+
+    def _stacked(self) -> Tensor:
+        """As `_flat`, the kernel's columns stacked: fewer, larger products."""
+        signal, image = self.signal(), self.image()
+        (rows, outputs, height, width), channels = signal.shape, image.shape[1]
+        kernel_height, kernel_width = self.layer.kernel_size
+        length = height * width
+        columns = [image[:, :, :, j : j + width] for j in range(kernel_width)]
+        flat = torch.stack(columns, 1).reshape(rows, kernel_width * channels, -1)
+        narrow = signal.flatten(2)
+        out = signal.new_empty(kernel_height, rows, outputs, kernel_width * channels)
+        for i in range(kernel_height):
+            begin = i * width
+            torch.bmm(narrow, flat[:, :, begin : begin + length].mT, out=out[i])
+        shape = (kernel_height, rows, outputs, kernel_width, channels)
+        return out.view(shape).permute(1, 2, 4, 0, 3)
+
+    def _single(self) -> Tensor:
+        """As `_shifted`, by torch's own weight gradient of one row at a time."""
+        pairs = zip(self.inputs[:, None], self.grads[:, None], strict=True)
+        return torch.stack([self._torch_weight(a, g) for a, g in pairs])
+
+    def _torch_weight(self, inputs: Tensor, grads: Tensor) -> Tensor:
+        layer = self.layer
+        transposed = layer.transposed
+        padding = layer.padding
+        output_padding = layer.output_padding
+        if not transposed:
+            inputs, padding = self._padded(inputs), [0] * len(layer.kernel_size)
+        found: Tensor = torch.ops.aten.convolution_backward(
+            grads,
+            inputs,
+            layer.weight,
+            None,
+            layer.stride,
+            padding,
+            layer.dilation,
+            transposed,
+            output_padding,
+            layer.groups,
+            [False, True, False],
+        )[1]
+        return found
+
+    def _padded(self, inputs: Tensor) -> Tensor:
+        before, self.inputs = self.inputs, inputs
+        try:
+            return self.image()
+        finally:
+            self.inputs = before
+
+    @override
+    def square_norms(self) -> Tensor:
+        if self.strategy != "ghost":
+            return super().square_norms()
+        rows = len(self.grads)
+        square = torch.zeros(rows, dtype=torch.float64, device=self.grads.device)
+        if "bias" in self.names:
+            self.kept["bias"] = self.grads.flatten(2).sum(2)
+            square += square_norms(self.kept["bias"])
+        if "weight" in self.names:
+            flat = self.signal().flatten(2)
+            square += ghost_square_norms(
+                self._patch_gram(), torch.bmm(flat.mT, flat), self._exact
+            )
+        return square
+
+    def _patch_gram(self) -> Tensor:
+        """Gram of patches: K shifted windows of the pixels' Gram, (B, T, T)."""
+        image = self.image()
+        rows, _, *shape = image.shape
+        flat = image.flatten(2)
+        pixels = torch.bmm(flat.mT, flat).view(rows, *shape, *shape)
+        # The windows slide over both sets of axes: first one, then the other.
+        total: Tensor | None = None
+        for offset in itertools.product(*map(range, self.layer.kernel_size)):
+            window = pixels[(slice(None), *self._slices(offset), *self._slices(offset))]
+            total = window.clone() if total is None else total.add_(window)
+        assert total is not None
+        return total.view(rows, self._places(), self._places())
+
+    def _slices(self, offset: tuple[int, ...]) -> tuple[slice, ...]:
+        layer, shape = self.layer, self.signal().shape[2:]
+        axes = zip(offset, layer.stride, layer.dilation, shape, strict=True)
+        return tuple(slice(o * d, o * d + s * (n - 1) + 1, s) for o, s, d, n in axes)
+
+    def _exact(self, units: Tensor) -> Tensor:
+        """Square norms of a few units in float64."""
+        wide = (self.inputs[units].double(), self.grads[units].double())
+        part = type(self)(self.layer, frozenset({"weight"}), *wide, self.units, "shift")
+        return square_norms(part._shifted())
+
+    @override
+    def weighted_sum(self, factors: Tensor, into: Mapping[str, Tensor]) -> None:
+        super().weighted_sum(factors, into)
+        if self.strategy != "ghost" or "weight" not in self.names:
+            return
+        scale = factors.to(self.grads.dtype)
+        for start in range(0, len(scale), SUM_UNITS):
+            rows = slice(start, start + SUM_UNITS)
+            by_row = scale[rows].view(-1, *[1] * (self.grads.dim() - 1))
+            scaled = self.grads[rows] * by_row
+            into["weight"].add_(self._torch_weight(self.inputs[rows], scaled))
+
+
+@rule_for(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+class ConvTransposePart(ConvPart):
+    """One use of a transposed convolution: image and signal change places."""
+
+    @override
+    def image(self) -> Tensor:
+        pads = [p for side in reversed(self.layer.padding) for p in (side, side)]
+        return F.pad(self.grads, pads) if any(pads) else self.grads
+
+    @override
+    def signal(self) -> Tensor:
+        return self.inputs
+
+    def _flat_fits(self) -> bool:
+        return False  # output padding may leave lines that no window reaches

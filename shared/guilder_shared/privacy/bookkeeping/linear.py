@@ -1,0 +1,124 @@
+"""The rule for Linear layers, on rows and on sequences.
+
+Legend: B rows, T places, D inputs, P outputs, U units.
+
+Review, mathematics. The gradient of one row is G = sum_t g_t a_t'. For T = 1 its norm
+is |g| |a|. For a sequence either G is made for each row, or its norm comes from two
+Gram matrices ("ghost"). A unit of several rows is one longer sequence.
+Review, crash order: in memory only.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+from typing_extensions import override
+
+from guilder_shared.privacy.bookkeeping.norms import ghost_square_norms, square_norms
+from guilder_shared.privacy.bookkeeping.parts import (
+    SUM_UNITS,
+    Part,
+    Units,
+    add_weighted,
+    rule_for,
+)
+
+
+@rule_for(nn.Linear, NonDynamicallyQuantizableLinear)
+class LinearPart(Part):
+    """One use of a Linear layer."""
+
+    @override
+    def strategies(self) -> tuple[str, ...]:
+        if self._is_row():
+            return ("row",)
+        return ("ghost", "instantiate")
+
+    @override
+    def choose(self) -> str:
+        if self._is_row():
+            return "row"
+        places = self._sequences()[0].shape[1]
+        d, p = self.inputs.shape[-1], self.grads.shape[-1]
+        return "ghost" if 2 * places * (d + p) < 3 * d * p else "instantiate"
+
+    def _is_row(self) -> bool:
+        return self.units.of_row is None and self.inputs.dim() == 2
+
+    def _sequences(self) -> tuple[Tensor, Tensor]:
+        """Inputs (U, T, D) and gradients (U, T, P), zeros after a unit's last row."""
+        pair = (self.inputs, self.grads)
+        a, g = (x.reshape(len(x), -1, x.shape[-1]) for x in pair)
+        if self.units.of_row is None:
+            return a, g
+        return _joined(a, self.units), _joined(g, self.units)
+
+    @override
+    def instantiate(self, names: frozenset[str]) -> dict[str, Tensor]:
+        a, g = self._sequences()
+        grads = {}
+        if "weight" in names:
+            grads["weight"] = torch.bmm(g.mT, a)
+        if "bias" in names:
+            grads["bias"] = g.sum(1)
+        return grads
+
+    @override
+    def square_norms(self) -> Tensor:
+        if self.strategy == "instantiate":
+            return super().square_norms()
+        if self.strategy == "row":
+            grads = square_norms(self.grads)
+            if "weight" not in self.names:
+                return grads
+            inputs = square_norms(self.inputs)
+            return (inputs + 1.0 if "bias" in self.names else inputs) * grads
+        a, g = self._sequences()
+        square = torch.zeros(len(a), dtype=torch.float64, device=a.device)
+        if "bias" in self.names:
+            self.kept["bias"] = g.sum(1)
+            square += square_norms(self.kept["bias"])
+        if "weight" in self.names:
+            square += ghost_square_norms(
+                torch.bmm(a, a.mT), torch.bmm(g, g.mT), lambda u: _exact(a[u], g[u])
+            )
+        return square
+
+    @override
+    def weighted_sum(self, factors: Tensor, into: Mapping[str, Tensor]) -> None:
+        if self.strategy == "instantiate":
+            return super().weighted_sum(factors, into)
+        scale = self.units.spread(factors).to(self.grads.dtype)
+        for start in range(0, len(scale), SUM_UNITS):
+            rows = slice(start, start + SUM_UNITS)
+            by_row = scale[rows].view(-1, *[1] * (self.grads.dim() - 1))
+            g = (self.grads[rows] * by_row).reshape(-1, self.grads.shape[-1])
+            if "weight" in self.names:
+                a = self.inputs[rows].reshape(-1, self.inputs.shape[-1])
+                into["weight"].add_(g.mT @ a)
+            if "bias" in self.names and "bias" not in self.kept:
+                into["bias"].add_(g.sum(0))
+        if "bias" in self.kept:
+            add_weighted(factors, self.kept["bias"], into["bias"])
+        return None
+
+
+def _exact(a: Tensor, g: Tensor) -> Tensor:
+    """Square norms in float64, one unit at a time: a few units at most need it."""
+    norms = [
+        (y.double().mT @ x.double()).square().sum() for x, y in zip(a, g, strict=True)
+    ]
+    return torch.stack(norms)
+
+
+def _joined(x: Tensor, units: Units) -> Tensor:
+    """(B, T, D) to (U, most rows x T, D): a unit's rows behind one another."""
+    assert units.of_row is not None
+    counts = torch.bincount(units.of_row, minlength=units.num)
+    first = torch.cumsum(counts, 0) - counts
+    place = torch.arange(len(x), device=x.device) - first[units.of_row]
+    most = int(counts.max()) if len(counts) else 0
+    out = x.new_zeros(units.num, most, *x.shape[1:])
+    out[units.of_row, place] = x
+    return out.reshape(units.num, -1, x.shape[-1])

@@ -1,0 +1,88 @@
+"""Norms of per-unit gradients, exact enough to clip by.
+
+This module knows no layer and no budget.
+
+Review, mathematics. A norm that is too small breaks the promise, so none may be off by
+more than the margin in C' (2**-10). Squares are summed in float32 over at most 1024
+numbers and in float64 from there: relative error below 2**-18. A ghost norm adds
+products that may cancel, so its error is relative to the terms' total M**2; where M**2
+exceeds 2**10 times the result it is computed again in float64, and the norm is never
+taken below 2**-10 M, because the float32 product that is clipped by it has an error
+relative to M as well. Both rules look at one unit alone.
+Review, crash order: in memory only.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+_BLOCK = 1024
+_SUSPECT = 2.0**-10  # square norms below this part of M**2 are computed again
+_FLOOR = 2.0**-20  # and never used below this part
+
+
+def square_norms(x: Tensor) -> Tensor:
+    """Square L2 norm of each row: (units, ...) to (units,), float64.
+
+    Rows with NaN or infinity give NaN or infinity; a finite row gives a finite number.
+    """
+    x = x.reshape(len(x), -1)
+    total: Tensor
+    if x.dtype == torch.float64 or x.shape[1] == 0:
+        total = torch.linalg.vecdot(x, x).double()
+        return total
+    whole = x.shape[1] // _BLOCK * _BLOCK
+    total = torch.linalg.vecdot(x[:, whole:], x[:, whole:]).double()
+    if whole:
+        blocks = x[:, :whole].reshape(len(x), -1, _BLOCK)
+        total += torch.linalg.vecdot(blocks, blocks).sum(1, dtype=torch.float64)
+    if not bool(torch.isfinite(total).all()):  # beyond 1e19 squares leave float32
+        rows = torch.nonzero(~torch.isfinite(total)).squeeze(1)
+        wide = x[rows].double()
+        total[rows] = torch.linalg.vecdot(wide, wide)
+    return total
+
+
+def ghost_square_norms(
+    inputs_gram: Tensor, grads_gram: Tensor, exact: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Square norm of sum_t g_t a_t' for each unit from two Gram matrices.
+
+    Args:
+        inputs_gram: a_t . a_s, shape (units, T, T); it is overwritten.
+        grads_gram: g_t . g_s, shape (units, T, T).
+        exact: Unit numbers to their square norms, computed in float64.
+
+    Returns:
+        Shape (units,), float64.
+
+    Source: Li, Tramer, Liang and Hashimoto 2022, "ghost clipping".
+    """
+    lengths = inputs_gram.diagonal(dim1=1, dim2=2) * grads_gram.diagonal(dim1=1, dim2=2)
+    bound = lengths.clamp(min=0).sqrt().sum(1, dtype=torch.float64).square()
+    products = inputs_gram.mul_(grads_gram)
+    total = products.sum(2).sum(1, dtype=torch.float64)
+    # Not `total < ...`: NaN must be computed again too.
+    fine = total >= bound * _SUSPECT
+    if inputs_gram.dtype != torch.float64 and not bool(fine.all()):
+        units = torch.nonzero(~fine).squeeze(1)
+        total[units] = exact(units)
+    return torch.maximum(total, bound * _FLOOR)
+
+
+def factors(square: Tensor, limit: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """How much of each unit counts: min(1, limit / norm), and 0 if it is not finite.
+
+    Args:
+        square: Square norms, float64.
+        limit: C', positive.
+        dtype: The gradients' own; a norm it cannot hold is not finite.
+
+    Returns:
+        The factors, float64, and which units are finite, both of shape (units,).
+    """
+    norms = square.sqrt()
+    finite = norms <= torch.finfo(dtype).max  # false for NaN
+    clipped = (limit / norms).clamp(max=1.0)
+    return torch.where(finite, clipped, 0.0), finite

@@ -1,0 +1,186 @@
+"""What one use of one layer adds to every unit's gradient, and the rules to tell it.
+
+A `Part` holds what a layer saw and what came back. It answers three questions: the
+norms, the weighted sum, and, where a parameter is used more than once, the per-unit
+gradients themselves. This module knows no particular layer.
+
+Review, mathematics: a part's per-unit gradient is linear in the factors; parts of
+distinct parameters are orthogonal, so their square norms add up.
+Review, crash order: in memory only.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from guilder_shared.errors import PlanError
+from guilder_shared.privacy.bookkeeping.norms import square_norms
+
+SUM_UNITS = 256  # rows added in float32 at once; sums of those are added in float64
+
+
+@dataclass(frozen=True)
+class Units:
+    """Which unit each row belongs to.
+
+    Attributes:
+        num: Units in this pass.
+        of_row: Unit of each row, shape (rows,), rising; None where row i is unit i.
+    """
+
+    num: int
+    of_row: Tensor | None = None
+
+    def sum(self, rows: Tensor) -> Tensor:
+        """Rows of one unit added up: (rows, ...) to (units, ...)."""
+        if self.of_row is None:
+            return rows
+        total = rows.new_zeros(self.num, *rows.shape[1:])
+        return total.index_add_(0, self.of_row, rows)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """One value of each unit, repeated for its rows."""
+        return values if self.of_row is None else values[self.of_row]
+
+
+class Part:
+    """One use of a layer: the general rule, by per-unit gradients.
+
+    Args:
+        layer: The layer.
+        names: The parameters whose gradients are asked for, by the layer's own names.
+        inputs: The first positional input, detached; rows first.
+        grads: Gradient of the summed loss in the layer's output; rows first.
+        units: Which rows are one unit.
+        strategy: How to compute it; one of `strategies`.
+    """
+
+    own_children: ClassVar[bool] = False  # the rule covers parameters of children too
+
+    def __init__(
+        self,
+        layer: Any,
+        names: frozenset[str],
+        inputs: Tensor,
+        grads: Tensor,
+        units: Units,
+        strategy: str | None = None,
+    ) -> None:
+        self.layer, self.names, self.units = layer, names, units
+        self.inputs, self.grads = inputs, grads
+        self.strategy = strategy or self.choose()
+        self.kept: dict[str, Tensor] = {}
+
+    @classmethod
+    def check(cls, layer: Any) -> None:
+        """Refuse a layer whose options this rule does not cover."""
+
+    @classmethod
+    def take(cls, layer: Any, args: Any, kwargs: Any) -> Any:
+        """What the rule needs of a call's arguments, detached."""
+        inputs = _only_tensor(layer, args, kwargs)
+        return inputs.detach()
+
+    @classmethod
+    def rows(cls, layer: Any, args: Any, kwargs: Any) -> int:
+        """How many rows a call has; their dimension must be the first."""
+        inputs = _only_tensor(layer, args, kwargs)
+        return inputs.shape[0] if inputs.dim() else 0
+
+    @classmethod
+    def version(cls, inputs: Any) -> int:
+        """Moves when `inputs` is changed in place."""
+        return int(inputs._version)
+
+    def strategies(self) -> tuple[str, ...]:
+        """All exact ways to compute this part, given its shapes."""
+        return ("instantiate",)
+
+    def choose(self) -> str:
+        """The way that should be cheapest, from the shapes alone."""
+        return self.strategies()[0]
+
+    def instantiate(self, names: frozenset[str]) -> dict[str, Tensor]:
+        """Per-unit gradients of the named parameters, each (units, *shape)."""
+        raise NotImplementedError
+
+    def square_norms(self) -> Tensor:
+        """Square norm of every unit's gradient in `names`: (units,), float64."""
+        self.kept = self.instantiate(self.names)
+        self.drop()
+        return total(self.kept.values())
+
+    def drop(self) -> None:
+        """Forget inputs and gradients: what is kept suffices."""
+        del self.inputs, self.grads
+
+    def forget(self, finite: Tensor) -> None:
+        """Replace all numbers of the units that are not finite by zero."""
+        for name, kept in self.kept.items():
+            self.kept[name] = keep_rows(kept, finite)
+        if hasattr(self, "grads"):
+            rows = self.units.spread(finite)
+            self.grads = keep_rows(self.grads, rows)
+            if self.inputs.is_floating_point():
+                self.inputs = keep_rows(self.inputs, rows)
+
+    def weighted_sum(self, factors: Tensor, into: Mapping[str, Tensor]) -> None:
+        """Add sum over units of factor x gradient to `into`, float64, by name."""
+        for name, kept in self.kept.items():
+            add_weighted(factors, kept, into[name])
+
+
+def _only_tensor(layer: Any, args: Any, kwargs: Any) -> Tensor:
+    given = [*args, *kwargs.values()]
+    if len(given) != 1 or not isinstance(given[0], Tensor):
+        raise PlanError(
+            "GLD-P054",
+            f"layer {type(layer).__name__} is called with more than one tensor.",
+            why="Its per-unit gradients cannot be computed exactly.",
+            fix="Use another layer, or freeze it.",
+        )
+    return given[0]
+
+
+def add_weighted(factors: Tensor, grads: Tensor, into: Tensor) -> None:
+    """Add sum_i factors_i grads_i: few units at a time in their dtype, then float64."""
+    narrow, flat = factors.to(grads.dtype), grads.reshape(len(grads), -1)
+    for start in range(0, len(flat), SUM_UNITS):
+        rows = slice(start, start + SUM_UNITS)
+        into.add_(torch.mv(flat[rows].mT, narrow[rows]).view(into.shape))
+
+
+def keep_rows(x: Tensor, finite: Tensor) -> Tensor:
+    """`x` with the rows that are not finite set to zero: 0 x NaN would be NaN."""
+    return torch.where(finite.view(-1, *[1] * (x.dim() - 1)), x, torch.zeros_like(x))
+
+
+def total(grads: Any) -> Tensor:
+    """Square norm over several tensors of per-unit gradients, (units,)."""
+    parts = [square_norms(grad) for grad in grads]
+    return torch.stack(parts).sum(0)
+
+
+_rules: dict[type[nn.Module], type[Part]] = {}
+_Kind = TypeVar("_Kind", bound=type[Part])
+
+
+def rule_for(*kinds: type[nn.Module]) -> Callable[[_Kind], _Kind]:
+    """Decorator: the class below is the rule for layers of exactly these kinds."""
+
+    def register(rule: _Kind) -> _Kind:
+        _rules.update(dict.fromkeys(kinds, rule))
+        return rule
+
+    return register
+
+
+def find(layer: nn.Module) -> type[Part] | None:
+    """The rule for this layer, or None.
+
+    Exactly its kind: a subclass may compute something else.
+    """
+    return _rules.get(type(layer))
