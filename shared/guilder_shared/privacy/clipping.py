@@ -6,8 +6,8 @@ torch and opacus: import it lazily.
 
 Review, mathematics. A unit's gradient is scaled to at most C' = C (1 - 2**-10) with a
 float64 norm, and the sum is kept in float64, so adding or removing one unit moves the
-sum by at most C (1 + s) even where float32 kernels round the other units' gradients
-a little differently for another batch size (s = 1e-3 is charged, tests check it). A
+sum by at most C (1 + s), s = 1e-3. That needs the other units' gradients to be the same
+bits with and without it, whatever weights the server sends: see `isolation`. A
 unit whose gradient is not finite contributes exactly zero. The divisor is
 sample_rate x public size; nothing depends on how many units there are. Public: C,
 noise, divisor, shapes, chunk size. Not hidden: how long a step takes.
@@ -15,7 +15,6 @@ Review, crash order: all in memory; the caller has charged the turn before the f
 row is read, and nothing is sent from here.
 """
 
-import warnings
 from typing import Any, Protocol, cast
 
 import torch
@@ -25,13 +24,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from guilder_shared.errors import PlanError
+from guilder_shared.privacy import isolation
 from guilder_shared.privacy.noise import MAX_NUMBERS, add_noise, grid_for
 from guilder_shared.privacy.sampling import TurnKeys
 
 CLIP_MARGIN = 1 - 2.0**-10  # clip a little below C: rounding then stays below C (1 + s)
 
-_CHUNK_NUMBERS = 1 << 21  # per-unit gradient numbers held at once: 8 MiB of float32
-_MAX_CHUNK_ROWS = 4096
 _BLOCK_NUMBERS = 1 << 17  # float64 numbers clipped at once: 1 MiB, stays in the cache
 
 
@@ -145,26 +143,13 @@ def _clipped_sum(grads: Tensor, clip_norm: float) -> Tensor:
 
 
 def wrap(module: nn.Module) -> GradSampleModule:
-    """The module with per-sample gradient hooks, checked.
+    """The module with per-sample gradient hooks, checked; each row stands alone.
 
     Raises:
         PlanError: As `check_model`.
     """
     check_model(module)
-    # The inputs are data and need no gradient; torch warns about exactly that.
-    warnings.filterwarnings(
-        "ignore",
-        message="Full backward hook is firing when gradients are computed with "
-        "respect to module outputs since no inputs require gradients",
-        category=UserWarning,
-    )
-    return GradSampleModule(module, loss_reduction="sum")
-
-
-def chunk_rows(module: nn.Module) -> int:
-    """Rows to pass at once so that memory stays flat; a function of shapes only."""
-    num_numbers = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    return max(1, min(_MAX_CHUNK_ROWS, _CHUNK_NUMBERS // max(1, num_numbers)))
+    return isolation.hooked(module)
 
 
 def check_model(module: nn.Module) -> None:

@@ -22,7 +22,7 @@ from guilder_shared import tasks
 from guilder_shared.messages import Plan
 from guilder_shared.models import registry
 from guilder_shared.models.registry import Weights
-from guilder_shared.privacy import accounting, clipping
+from guilder_shared.privacy import accounting, clipping, isolation
 from guilder_shared.privacy.sampling import TurnKeys, poisson
 from guilder_shared.study import Study
 from guilder_shared.tasks import Examples
@@ -68,15 +68,21 @@ def fit(
         raise ValueError(f"public_size must be positive, not {public_size}")
     accounting.check_plan(study, plan)  # no noise only where none was promised
     with device.one_thread():
-        model = clipping.wrap(_load(weights, study))
+        module = _load(weights, study)
+        expected = study.training.sample_rate * public_size
+        # one public height for every pass, so that no row's bits tell of another
+        rows = isolation.pass_rows(
+            module, tasks.recipe(study.study.recipe).losses, expected=expected
+        )
+        model = clipping.wrap(module)
         optimizer = clipping.PrivateOptimizer(
             GradientDescent(model.parameters(), study.training.learning_rate),
             noise_multiplier=plan.noise_multiplier or 0.0,
             clip_norm=study.privacy.clip_norm,
-            divisor=study.training.sample_rate * public_size,
+            divisor=expected,
             keys=keys,
         )
-        _steps(model, optimizer, study, examples, keys)
+        _steps(model, optimizer, study, examples, keys, rows)
         return _difference(model, weights)
 
 
@@ -86,12 +92,12 @@ def _steps(
     study: Study,
     examples: Examples,
     keys: TurnKeys,
+    rows: int,
 ) -> None:
     training = study.training
     losses = tasks.recipe(study.study.recipe).losses
     inputs = torch.from_numpy(examples.inputs)
     targets = torch.from_numpy(examples.targets)
-    rows_at_once = clipping.chunk_rows(model)
     for step in range(training.local_steps):
         key = keys.key("sampling", step)
         drawn = poisson(len(examples), training.sample_rate, key)  # 1 who
@@ -99,9 +105,10 @@ def _steps(
             optimizer.empty_step()
             optimizer.zero_grad()
             continue
-        chunks = torch.split(torch.from_numpy(drawn), rows_at_once)
+        chunks = torch.split(torch.from_numpy(drawn), rows)
         for chunk in chunks:
-            loss = losses(model(inputs[chunk]), targets[chunk]).sum()  # 2 how wrong
+            some, answers, mask = isolation.filled_up(inputs, targets, chunk, rows)
+            loss = (losses(model(some), answers) * mask).sum()  # 2 how wrong
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.signal_skip_step(chunk is not chunks[-1])
             optimizer.step()  # 3 clip and sum; after the last chunk noise and learn

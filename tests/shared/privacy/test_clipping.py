@@ -12,7 +12,7 @@ from scipy import stats  # type: ignore[import-untyped]  # no stubs
 from torch import Tensor, nn
 
 from guilder_shared.errors import PlanError
-from guilder_shared.privacy import clipping
+from guilder_shared.privacy import clipping, isolation
 from guilder_shared.privacy.accounting import SENSITIVITY_SLACK
 from guilder_shared.privacy.clipping import PrivateOptimizer, check_model, wrap
 from guilder_shared.privacy.noise import grid_for
@@ -258,9 +258,9 @@ def test_the_divisor_is_the_public_one_whatever_the_batch_holds() -> None:
 
 
 def test_chunk_size_depends_on_shapes_alone_and_bounds_memory() -> None:
-    assert clipping.chunk_rows(nn.Linear(30, 1)) == 4096
-    assert 1 <= clipping.chunk_rows(nn.Linear(4096, 4096)) <= 2
-    assert 300 < clipping.chunk_rows(mlp()) < 600
+    assert isolation.chunk_rows(nn.Linear(30, 1)) == 4096
+    assert 1 <= isolation.chunk_rows(nn.Linear(4096, 4096)) <= 2
+    assert 300 < isolation.chunk_rows(mlp()) < 600
 
 
 class Tied(nn.Module):

@@ -231,7 +231,7 @@ def test_a_large_batch_in_chunks_is_the_batch(
 ) -> None:
     study = study_of(privacy=NONE, model=MLP)
     whole = flat(trained(study, rows(500)))
-    monkeypatch.setattr("guilder_shared.privacy.clipping._MAX_CHUNK_ROWS", 64)
+    monkeypatch.setattr("guilder_shared.privacy.isolation.MAX_CHUNK_ROWS", 64)
 
     parts = flat(trained(study, rows(500)))
 

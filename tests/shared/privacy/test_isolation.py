@@ -1,0 +1,219 @@
+"""A row's gradient is its own: no neighbour, and no hostile weight, changes a bit."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from guilder_shared import tables, tasks
+from guilder_shared.messages import Plan
+from guilder_shared.models import registry
+from guilder_shared.models.registry import Weights
+from guilder_shared.privacy import isolation
+from guilder_shared.privacy.accounting import SENSITIVITY_SLACK
+from guilder_shared.privacy.clipping import PrivateOptimizer
+from guilder_shared.privacy.sampling import TurnKeys
+from guilder_shared.study import Study
+from guilder_shared.training import device
+from guilder_shared.training.fit import fit
+
+Make = Callable[..., Study]
+Total = NDArray[np.float64]
+LOSSES = tasks.recipe("tabular-classification").losses
+
+
+@pytest.fixture
+def sums(monkeypatch: pytest.MonkeyPatch) -> list[Total]:
+    """The exact sums of a turn, as they are just before the noise."""
+    seen: list[Total] = []
+    add_noise = PrivateOptimizer.add_noise
+
+    def watch(self: PrivateOptimizer) -> None:
+        seen.append(np.array(self._total.numpy()))
+        add_noise(self)
+
+    monkeypatch.setattr(PrivateOptimizer, "add_noise", watch)
+    return seen
+
+
+def released(
+    study: Study, weights: Weights, lines: list[str], path: Path, sums: list[Total]
+) -> Total:
+    """The first sum of a turn on a CSV file with these lines."""
+    header = ",".join([*study.data.columns, "y"])
+    path.write_text("\n".join([header, *lines, ""]))
+    table = tables.read("csv", path, {}, tables.needed(study.data))
+    sums.clear()
+    fit(
+        weights,
+        study,
+        Plan(1.5, 18, SENSITIVITY_SLACK),
+        tables.encode(table, study.data),
+        public_size=150,  # typed by a person: not the rows of the file
+        keys=TurnKeys.from_os(),
+    )
+    return sums[0]
+
+
+def csv_lines(num: int, num_columns: int) -> list[str]:
+    rng = np.random.default_rng(0)
+    cells = rng.uniform(-1, 1, (num, num_columns))
+    return [
+        ",".join([*map(repr, map(float, row)), str(int(rng.random() < 0.3))])
+        for row in cells
+    ]
+
+
+def cancelling(study: Study) -> Weights:
+    """What a hostile server sends: all hidden units are equal and the output takes
+    them with weights that sum to zero, times 2**40. Only rounding is left of it, and
+    it decides whether a row's error is 0 or 1.
+    """
+    weights = registry.initial(study)
+    rng = np.random.default_rng(5)
+    width = weights["0.bias"].size
+    weights["0.weight"][:] = rng.normal(0, 0.2, weights["0.weight"].shape[1])
+    weights["0.bias"][:] = 3.0
+    out = np.rint(rng.normal(0, 1, width) * 2**20)
+    out[-1] = -out[:-1].sum()
+    weights["2.weight"][0] = out * 2.0**20
+    weights["2.bias"][:] = 0.0
+    assert weights["2.weight"].astype(np.float64).sum() == 0
+    return weights
+
+
+HARD_CELLS = ["nan", "inf", "1e999", "", "text", "-1e300"]
+
+
+@pytest.mark.parametrize("width", [2, 10, 31, 64])
+@pytest.mark.parametrize("num", [150, 700])  # one pass, and several
+def test_no_weights_make_one_record_move_another_records_gradient(
+    study_of: Make, tmp_path: Path, sums: list[Total], width: int, num: int
+) -> None:
+    study = study_of(model={"name": "mlp", "hidden": [width]}, num_columns=30)
+    weights, lines = cancelling(study), csv_lines(num, 30)
+    sum_of = functools.partial(
+        released, study, weights, path=tmp_path / "d.csv", sums=sums
+    )
+
+    whole = sum_of(lines)
+    moves = [
+        float(np.linalg.norm(whole - sum_of(lines[:i] + lines[i + 1 :])))
+        for i in (0, 1, 63, 64, num // 2, num - 1)
+    ]
+
+    assert max(moves) <= study.privacy.clip_norm * (1 + 1e-9)
+    assert max(moves) > 0.9 * study.privacy.clip_norm  # the attack does reach the sum
+
+
+@pytest.mark.parametrize("cell", HARD_CELLS)
+@pytest.mark.parametrize(
+    "model", [{"name": "logistic"}, {"name": "mlp", "hidden": [9]}]
+)
+def test_a_hard_record_of_the_file_moves_the_sum_by_no_more(
+    study_of: Make, tmp_path: Path, sums: list[Total], cell: str, model: dict[str, Any]
+) -> None:
+    study = study_of(model=model, num_columns=5)
+    lines = csv_lines(200, 5)
+    hard = ",".join([cell] * 5 + ["1"])
+    sum_of = functools.partial(
+        released,
+        study,
+        registry.initial(study),
+        path=tmp_path / "d.csv",
+        sums=sums,
+    )
+
+    move = sum_of([hard, *lines]) - sum_of(lines)
+
+    assert np.linalg.norm(move) <= study.privacy.clip_norm * (1 + 1e-9)
+
+
+def test_a_thousand_equal_records_move_the_sum_one_by_one(
+    study_of: Make, tmp_path: Path, sums: list[Total]
+) -> None:
+    study = study_of(num_columns=7, privacy={"clip_norm": 0.01})
+    lines = csv_lines(1, 7) * 1000
+    weights = registry.initial(study)
+    path = tmp_path / "d.csv"
+
+    whole = released(study, weights, lines, path, sums)
+    less = released(study, weights, lines[1:], path, sums)
+
+    assert np.linalg.norm(whole) == pytest.approx(1000 * np.linalg.norm(whole - less))
+    assert np.linalg.norm(whole - less) <= study.privacy.clip_norm
+
+
+def pass_rows(study: Study, expected: float) -> int:
+    with device.one_thread():
+        return isolation.pass_rows(registry.build(study), LOSSES, expected=expected)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected", "rows"),
+    [
+        ({"name": "logistic"}, 200.0, 256),
+        ({"name": "mlp", "hidden": [64, 64]}, 2000.0, 320),  # as many as memory allows
+        ({"name": "logistic"}, 1e9, isolation.MAX_CHUNK_ROWS),
+        ({"name": "mlp", "hidden": [4096, 512]}, 200.0, 1),
+    ],
+)
+def test_the_height_of_a_pass_is_public(
+    study_of: Make, model: dict[str, Any], expected: float, rows: int
+) -> None:
+    study = study_of(model=model, num_columns=30)
+
+    assert pass_rows(study, expected) in (rows, 1)  # 1: on a machine of worse kernels
+
+
+def test_where_a_rows_place_changes_its_bits_rows_pass_alone(
+    study_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gradients = isolation._gradients
+
+    def placed(model: Any, losses: Any, inputs: Tensor, targets: Tensor) -> Tensor:
+        grads = gradients(model, losses, inputs, targets)
+        grads[3] *= 1 + 2**-22  # the last bit of the row in one place
+        return grads
+
+    monkeypatch.setattr(isolation, "_tried", {})
+    monkeypatch.setattr(isolation, "_gradients", placed)
+
+    assert pass_rows(study_of(num_columns=4), 100.0) == 1
+
+
+def test_narrow_layers_keep_names_weights_and_meaning(study_of: Make) -> None:
+    study = study_of(model={"name": "mlp", "hidden": [5, 3]}, num_columns=6)
+    module = registry.build(study)
+    inputs = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
+    before, state = module(inputs), module.state_dict()
+
+    isolation.narrow(module)
+
+    assert [type(m).__name__ for m in module.children()][::2] == [
+        "NarrowLinear",
+        "NarrowLinear",
+        "Linear",
+    ]
+    assert all(torch.equal(state[n], w) for n, w in module.state_dict().items())
+    assert module(inputs).detach().numpy() == pytest.approx(
+        before.detach().numpy(), abs=1e-6
+    )
+
+
+def test_filled_in_rows_count_nothing() -> None:
+    inputs, targets = torch.randn(9, 2), torch.ones(9)
+
+    some, answers, mask = isolation.filled_up(
+        inputs, targets, torch.tensor([4, 7]), rows=5
+    )
+
+    assert torch.equal(some[:2], inputs[[4, 7]])
+    assert not bool(some[2:].any())
+    assert answers.tolist() == mask.tolist() == [1, 1, 0, 0, 0]
