@@ -77,9 +77,7 @@ class Sites:
 
     def _check_stopped(self) -> None:
         if self._stopped.is_set():
-            raise RunFailed(
-                "GLD-R004", "the run was stopped", fix="go on with `guilder run resume`"
-            )
+            raise stopped_by_operator()
 
     def _push(
         self,
@@ -128,3 +126,10 @@ class Sites:
             else:
                 replies.append((node_id, message.content))
         return replies
+
+
+def stopped_by_operator() -> RunFailed:
+    """How a run ends that somebody stopped (GLD-R004)."""
+    return RunFailed(
+        "GLD-R004", "the run was stopped", fix="go on with `guilder run resume`"
+    )

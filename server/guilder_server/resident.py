@@ -11,6 +11,7 @@ from guilder_server.hub import Hub
 from guilder_server.service import Service
 from guilder_server.settings import ServerFile
 from guilder_shared import certificates, tls
+from guilder_shared.claims import claimed
 
 log = logging.getLogger(__name__)
 
@@ -18,9 +19,18 @@ log = logging.getLogger(__name__)
 def run_server(settings: ServerFile, stop: threading.Event) -> None:
     """Serve until `stop`; open runs are left as they are, to be gone on with.
 
+    Both ports and the storage are this process's own before anything is served.
+
     Raises:
         NetworkError: A port is taken. EnrolmentError: a key or certificate is wrong.
+        RunFailed: Another server has the storage (GLD-R030), or it cannot be written
+            (GLD-R031).
     """
+    with claimed(settings.server.storage):
+        _serve(settings, stop)
+
+
+def _serve(settings: ServerFile, stop: threading.Event) -> None:
     keys = settings.keys
     sites = certificates.roster(settings.sites.folder)
     hub = Hub(
@@ -38,9 +48,9 @@ def run_server(settings: ServerFile, stop: threading.Event) -> None:
 
     service = Service(settings, open_grid)
     control = ControlServer(settings, service)
+    control.start()
     hub.start()
     service.start()
-    control.start()
     log.info("serving %d sites on port %d", len(sites), hub.port)
     threading.Thread(target=_warm_up, daemon=True, name="warm-up").start()
     stop.wait()

@@ -52,7 +52,8 @@ class RunStore:
         write_durably(folder / "study.toml", _as_toml(study))
         store = cls(folder, study)
         with store.at_once():
-            for key, value in {**facts, "digest": study.digest()}.items():
+            own = {"digest": study.digest(), "rounds": study.training.rounds}
+            for key, value in {**facts, **own}.items():
                 store._set(key, value)
             event = store._record_state("queued", None)
         store._tell(event)

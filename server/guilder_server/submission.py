@@ -4,6 +4,7 @@ Also finds the public rows on which a run is measured. Nothing is decided about 
 study here and no site is asked.
 """
 
+import difflib
 import secrets
 import time
 from collections.abc import Sequence
@@ -12,8 +13,10 @@ from pathlib import Path
 from guilder_server.runstore import RunStore, plan_facts
 from guilder_server.settings import ServerFile
 from guilder_shared import tasks
+from guilder_shared.errors import StudyError
 from guilder_shared.models import registry
 from guilder_shared.privacy import accounting
+from guilder_shared.settings.mistakes import shown
 from guilder_shared.study import Study
 from guilder_shared.tasks import Examples
 
@@ -81,3 +84,29 @@ def holdout(settings: ServerFile, study: Study) -> Examples | None:
     tables.check(table, study.data)
     tables.check_cells(table, study.data)  # these rows are public
     return tables.encode(table, study.data)
+
+
+def check_names(settings: ServerFile, study: Study, only: Sequence[str]) -> None:
+    """Refuse names that no site of the roster has, before anybody waits for them.
+
+    Raises:
+        StudyError: GLD-C090 an unknown name; GLD-C092 fewer names than the study's
+            `min_sites`.
+    """
+    folder = settings.sites.folder
+    known = {path.stem for path in folder.glob("*.pem")} if only else set()
+    unknown = sorted(set(only) - known)
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        raise StudyError(
+            "GLD-C090",
+            f"no site is called {shown(unknown[0])}",
+            fix=f"Did you mean {near[0]}?" if near else f"See {folder}.",
+        )
+    if only and len(set(only)) < study.aggregation.min_sites:
+        raise StudyError(
+            "GLD-C092",
+            f"{len(set(only))} sites are named; the study needs "
+            f"{study.aggregation.min_sites}",
+            fix="Name more sites, or lower aggregation.min_sites.",
+        )

@@ -1,0 +1,314 @@
+"""The queue of runs, driven as the control channel does; some operators err or lie."""
+
+import contextlib
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from guilder_server import service as service_room
+from guilder_server import submission
+from guilder_server.init import init_local
+from guilder_server.runstore import RunStore
+from guilder_server.service import MOST_SUBMITS, Service
+from guilder_server.settings import ServerFile
+from guilder_shared import certificates, wire
+from guilder_shared.errors import GuilderError, RunFailed
+from guilder_shared.messages import Answer, TurnReply, Verdict, pack
+from guilder_shared.models import registry
+from guilder_shared.study import Study
+from guilder_simulations import synthetic
+from guilder_simulations.inprocess import InProcessGrid
+from guilder_simulations.studies import path_of
+
+NAMES = ("alder", "birch", "cedar")
+PLAIN = (
+    "privacy.mechanism=none",
+    "evaluation.on=none",
+    "training.rounds=3",
+    "aggregation.min_sites=2",
+    "aggregation.round_deadline_s=20",
+)
+Eventually = Callable[..., Any]
+
+
+def study(*overrides: str) -> bytes:
+    return Study.load(path_of("breast-cancer"), (*PLAIN, *overrides)).canonical()
+
+
+class Consortium:
+    """A Service over an in-process Grid whose sites answer zeros, when they may."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        init_local(folder, NAMES, host="127.0.0.1", port=1, control_port=2)
+        self.settings = ServerFile.load(folder / "server" / "server.toml")
+        self.go = threading.Event()
+        self.service = Service(self.settings, self.open_grid)
+
+    @property
+    def runs(self) -> Path:
+        return self.settings.server.storage / "runs"
+
+    @contextlib.contextmanager
+    def open_grid(self, run_id: str) -> Iterator[InProcessGrid]:
+        yield InProcessGrid(self.app(), NAMES)
+
+    def app(self) -> ClientApp:
+        app = ClientApp()
+
+        @app.query("offer")
+        def offer(message: Message, context: Context) -> Message:
+            name = str(context.node_config["site"])
+            answer = Answer(Verdict.ACCEPTED, name, f"grant-{name}", 100)
+            return Message(wire.encode_answer(answer), reply_to=message)
+
+        @app.query("close")
+        def close(message: Message, context: Context) -> Message:
+            done = Answer(Verdict.DONE, str(context.node_config["site"]))
+            return Message(wire.encode_answer(done), reply_to=message)
+
+        @app.train()
+        def train(message: Message, context: Context) -> Message:
+            asked = wire.decode_request(message.content)
+            self.go.wait(0.05)
+            verdict = Verdict.DONE if self.go.is_set() else Verdict.BUSY
+            shapes = registry.shapes(Study.from_canonical(study()))
+            zeros = {n: np.zeros(shape, np.float32) for n, shape in shapes.items()}
+            reply = TurnReply(
+                verdict,
+                asked.grant_id,
+                asked.turn_no,
+                asked.round_no,
+                pack(zeros) if verdict == Verdict.DONE else b"",
+            )
+            return Message(wire.encode_reply(reply), reply_to=message)
+
+        return app
+
+    def state(self, run_id: str) -> str:
+        (found,) = [s for s in self.service.list() if s["run_id"] == run_id]
+        return str(found["state"])
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Consortium]:
+    made = Consortium(tmp_path)
+    yield made
+    made.go.set()
+    made.service.stop()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "only", "error_id"),
+    [
+        (("evaluation.on=public-holdout",), [], "GLD-C081"),
+        (("study.recipe=mind-reading",), [], "GLD-C060"),
+        (("model.name=oracle",), [], "GLD-C06"),
+        (("training.local_steps=100000",), [], "GLD-C091"),
+        ((), ["alder", "brich"], "GLD-C090"),
+        ((), ["../../etc/passwd", "alder"], "GLD-C090"),
+        ((), ["\x1b[2J" * 100_000, "alder"], "GLD-C090"),
+        ((), ["alder"], "GLD-C092"),
+        ((), ["alder", "alder"], "GLD-C092"),
+    ],
+)
+def test_a_study_that_can_never_run_is_refused_when_it_is_submitted(
+    place: Consortium, overrides: tuple[str, ...], only: list[str], error_id: str
+) -> None:
+    with pytest.raises(GuilderError) as caught:
+        place.service.submit(
+            study("privacy.mechanism=site-noise", "training.rounds=100", *overrides),
+            only,
+        )
+
+    assert caught.value.error_id.startswith(error_id)
+    assert len(str(caught.value)) < 500
+    assert "\x1b" not in str(caught.value)
+    assert list(place.runs.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "run_id",
+    ["", ".", "..", "../runs", "a/../b", "/etc", "r\0", "r" * 5000, "R\x1b[2J", "-r"],
+)
+def test_a_run_id_is_never_a_path(place: Consortium, run_id: str) -> None:
+    for call in (place.service.resume, place.service.stop_run, place.service.watch):
+        with pytest.raises(RunFailed) as caught:
+            list(call(run_id) or ())
+
+        assert caught.value.error_id == "GLD-R010"
+        assert str(caught.value).replace("\n", "").isprintable()
+        assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("name", ["run.db", "study.toml", "run.json"])
+def test_a_damaged_run_neither_hides_the_others_nor_stops_the_server(
+    place: Consortium, name: str, eventually: Eventually
+) -> None:
+    place.go.set()
+    damaged = place.service.submit(study(), [])
+    whole = place.service.submit(study(), [])
+    (place.runs / damaged / name).write_bytes(b"\x00 not what it was" * 400)
+
+    place.service.start()
+
+    eventually(lambda: place.state(whole) == "finished")
+    expected = {"run.db": "damaged", "study.toml": "queued", "run.json": "finished"}
+    eventually(lambda: place.state(damaged) == expected[name])
+
+
+def test_an_empty_folder_among_the_runs_is_no_run(place: Consortium) -> None:
+    (place.runs / "half-made").mkdir()
+
+    assert place.service.list() == []
+
+
+def test_no_more_runs_wait_than_the_queue_holds(
+    place: Consortium, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_room, "MOST_QUEUED", 3)
+    for _ in range(3):
+        place.service.submit(study(), [])
+
+    with pytest.raises(RunFailed) as caught:
+        place.service.submit(study(), [])
+
+    assert caught.value.error_id == "GLD-R032"
+    assert len(place.service.list()) == 3
+
+
+def test_studies_that_take_long_to_check_leave_threads_for_other_calls(
+    place: Consortium, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    end, inside = threading.Event(), []
+    real = submission.holdout
+
+    def slow(*arguments: Any) -> Any:
+        inside.append(1)
+        end.wait(30)
+        return real(*arguments)
+
+    monkeypatch.setattr(submission, "holdout", slow)
+    callers = [
+        threading.Thread(target=place.service.submit, args=(study(), []))
+        for _ in range(MOST_SUBMITS)
+    ]
+    for caller in callers:
+        caller.start()
+    eventually(lambda: len(inside) == MOST_SUBMITS)
+
+    with pytest.raises(RunFailed) as caught:
+        place.service.submit(study(), [])
+    end.set()
+    for caller in callers:
+        caller.join()
+
+    assert caught.value.error_id == "GLD-R032"
+    assert len(place.service.list()) == MOST_SUBMITS
+
+
+def test_a_run_that_cannot_begin_ends_as_failed_with_its_reason(
+    place: Consortium, eventually: Eventually
+) -> None:
+    rows = place.folder / "server" / "rows.parquet"
+    pq.write_table(synthetic.generate("breast-cancer", 7), rows)
+    path = place.folder / "server" / "server.toml"
+    held = '[holdout.biopsies]\nkind = "parquet"\npath = "rows.parquet"\n'
+    path.write_text(f"{path.read_text()}\n{held}")
+    place.service = Service(ServerFile.load(path), place.open_grid)
+    run_id = place.service.submit(study("evaluation.on=public-holdout"), [])
+    rows.unlink()
+
+    place.service.start()
+
+    eventually(lambda: place.state(run_id) == "failed")
+    (found,) = place.service.list()
+    assert found["error"]["id"].startswith("GLD-D")
+
+
+def test_a_disk_that_refuses_ends_one_run_and_the_next_goes_on(
+    place: Consortium, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    real = RunStore.commit
+    place.go.set()
+    first = place.service.submit(study(), [])
+    second = place.service.submit(study(), [])
+
+    def commit(self: RunStore, *arguments: Any) -> None:
+        if self.run_id == first:
+            raise OSError(28, "No space left on device")
+        real(self, *arguments)
+
+    monkeypatch.setattr(RunStore, "commit", commit)
+    place.service.start()
+
+    eventually(lambda: place.state(second) == "finished")
+    (found,) = [s for s in place.service.list() if s["run_id"] == first]
+    assert (found["state"], found["error"]["id"]) == ("failed", "GLD-R031")
+    assert "No space left" in found["error"]["what"]
+
+
+def test_a_run_whose_folder_is_gone_does_not_end_the_queue(
+    place: Consortium, eventually: Eventually
+) -> None:
+    place.go.set()
+    gone = place.service.submit(study(), [])
+    whole = place.service.submit(study(), [])
+    shutil.rmtree(place.runs / gone)
+
+    place.service.start()
+
+    eventually(lambda: place.state(whole) == "finished")
+
+
+def test_a_run_that_waits_behind_another_is_stopped_at_once_and_resumed(
+    place: Consortium, eventually: Eventually
+) -> None:
+    place.service.start()
+    first = place.service.submit(study(), [])
+    waiting = place.service.submit(study(), [])
+    eventually(lambda: place.state(first) == "running")
+
+    place.service.stop_run(waiting)
+    stopped = place.state(waiting)
+    place.service.resume(waiting)
+    place.service.stop_run(first)
+    place.go.set()
+
+    assert stopped == "stopped"
+    eventually(lambda: place.state(waiting) == "finished")
+    assert place.state(first) == "stopped"
+
+
+def test_a_run_stopped_in_a_round_can_be_resumed_in_the_next_breath(
+    place: Consortium, eventually: Eventually
+) -> None:
+    place.service.start()
+    run_id = place.service.submit(study(), [])
+    eventually(lambda: place.state(run_id) == "running")
+
+    place.service.stop_run(run_id)
+    place.service.resume(run_id)
+    place.go.set()
+
+    eventually(lambda: place.state(run_id) == "finished")
+    kinds = [event["kind"] for event in place.service.watch(run_id)]
+    assert kinds[:4] == ["run-queued", "run-running", "run-stopped", "run-queued"]
+
+
+def test_a_site_cannot_be_in_the_roster_twice(place: Consortium) -> None:
+    folder = place.settings.sites.folder
+    shutil.copy(folder / "alder.pem", folder / "alder2.pem")
+
+    with pytest.raises(GuilderError) as caught:
+        certificates.roster(folder)
+
+    assert caught.value.error_id == "GLD-E007"
