@@ -1,8 +1,6 @@
 """`guilder client …`: the resident client of one institution."""
 
 import logging
-import signal
-import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,12 +20,11 @@ def start(site: SiteOption = Path("site.toml")) -> None:
     """
     from guilder_client.resident import run_client
     from guilder_client.settings import SiteFile
+    from guilder_shared.leaving import serve_until_signalled
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    run_client(SiteFile.load(site), stop)
+    settings = SiteFile.load(site)
+    serve_until_signalled(lambda stop: run_client(settings, stop))
 
 
 @app.command()

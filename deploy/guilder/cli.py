@@ -4,16 +4,16 @@ Nothing heavy is imported here or by any `commands` module at import time: `--he
 loads neither torch nor Flower.
 """
 
+import contextlib
 import sys
 from typing import Annotated
 
 import typer
 
-from guilder import config_commands, demo_commands
+from guilder import config_commands, demo_commands, endings
 from guilder.privacy_commands import app as privacy_app
 from guilder_client.commands import app as client_app
 from guilder_server.commands import run_app, server_app
-from guilder_shared.errors import GuilderError
 from guilder_simulations import commands as simulation_commands
 
 app = typer.Typer(
@@ -56,10 +56,12 @@ def main() -> None:
     """Run the command; exit with the code its outcome deserves."""
     try:
         app()
-    except GuilderError as error:
-        if "--debug" in sys.argv:
-            raise
-        typer.echo(str(error), err=True)
-        sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        known = endings.told(error)
+        with contextlib.suppress(OSError):  # nobody listens
+            typer.echo(str(known), err=True)
+        sys.exit(known.exit_code)

@@ -2,12 +2,12 @@
 
 import json
 import logging
-import signal
-import threading
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from guilder_shared.plain_text import one_line
 
 server_app = typer.Typer(help="Run the aggregation server.", no_args_is_help=True)
 run_app = typer.Typer(help="Submit and follow studies.", no_args_is_help=True)
@@ -17,6 +17,7 @@ ServerOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 RunArgument = Annotated[str, typer.Argument(help="The run's id.", metavar="RUN")]
 HERE = Path("server/server.toml")
+LONGEST = 4000  # characters of a line: hundreds of sites in a round
 
 
 @server_app.command()
@@ -51,12 +52,11 @@ def start(server: ServerOption = HERE) -> None:
     """Serve sites and the control channel until stopped; open runs go on."""
     from guilder_server.resident import run_server
     from guilder_server.settings import ServerFile
+    from guilder_shared.leaving import serve_until_signalled
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    run_server(ServerFile.load(server), stop)
+    settings = ServerFile.load(server)
+    serve_until_signalled(lambda stop: run_server(settings, stop))
 
 
 @run_app.command()
@@ -132,22 +132,25 @@ def _follow(control: Any, run_id: str, as_json: bool) -> None:
         last = event
         typer.echo(json.dumps(event) if as_json else _event_line(event))
     if last.get("exit_code"):
-        typer.echo(f"{last['id']} {last['what']}", err=True)
+        typer.echo(one_line(f"{last['id']} {last['what']}"), err=True)
         for part in ("why", "fix"):
             if last.get(part):
-                typer.echo(f"  {part}: {last[part]}", err=True)
+                typer.echo(f"  {part}: {one_line(str(last[part]))}", err=True)
         raise typer.Exit(int(last["exit_code"]))
 
 
 def _event_line(event: dict[str, Any]) -> str:
     if event["kind"] == "round":
         metrics = "  ".join(f"{k} {v:.4f}" for k, v in event["metrics"].items())
-        return f"round {event['round']}  {metrics}  sites {', '.join(event['sites'])}"
+        sites = ", ".join(event["sites"])
+        return one_line(f"round {event['round']}  {metrics}  sites {sites}", LONGEST)
     rest = {k: v for k, v in event.items() if k not in ("t", "kind") and v}
-    return " ".join([event["kind"], *(f"{k}={v}" for k, v in rest.items())])
+    parts = [event["kind"], *(f"{k}={v}" for k, v in rest.items())]
+    return one_line(" ".join(parts), LONGEST)
 
 
 def _run_line(run: dict[str, Any]) -> str:
     error = run["error"]["what"] if run["error"] else ""
     done = f"{run['round']}/{run['rounds']}"
-    return f"{run['run_id']}  {run['state']:8}  round {done}  {error}".rstrip()
+    line = f"{run['run_id']}  {run['state']:8}  round {done}  {error}".rstrip()
+    return one_line(line, LONGEST)

@@ -9,6 +9,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -32,6 +33,7 @@ from guilder_shared.errors import (
     StudyError,
 )
 from guilder_shared.identity import read_private
+from guilder_shared.plain_text import one_line
 from guilder_shared.proto import control_pb2 as messages
 from guilder_shared.proto import control_pb2_grpc
 
@@ -55,6 +57,8 @@ CLIENT_OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),  # a dead connection is noticed while watching
 )
 
+ERROR_ID = re.compile(r"GLD-[A-Z][0-9]{3}")
+UNKNOWN = "GLD-R012"  # what an id that is none is told as
 AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 ROLES = {certificates.ROLE_URI + "operator", certificates.ROLE_URI + "admin"}
 
@@ -333,7 +337,7 @@ class ControlClient:
         return NetworkError(
             "GLD-N055",
             f"the server at {place} does not speak our control protocol "
-            f"({code.name}: {error.details()})",
+            f"({code.name}: {one_line(str(error.details()), 200)})",
             fix="Compare the versions of Guilder on both ends.",
         )
 
@@ -380,9 +384,12 @@ def _unpacked(sent: bytes) -> GuilderError:
     """The error as it was raised at the server, of the class its id belongs to."""
     error = messages.Error.FromString(sent)
     kinds = {kind.letter: kind for kind in GuilderError.__subclasses__()}
-    kind = kinds.get(error.id[4:5], RunFailed)
-    error_id = error.id if error.id[4:5] in kinds else "GLD-R012"
-    return kind(error_id, error.what, why=error.why, fix=error.fix)
+    known = ERROR_ID.fullmatch(error.id) and error.id[4] in kinds
+    kind, error_id = (kinds[error.id[4]], error.id) if known else (RunFailed, UNKNOWN)
+    what, why, fix = (
+        one_line(part, LONGEST_PART) for part in (error.what, error.why, error.fix)
+    )
+    return kind(error_id, what, why=why, fix=fix)
 
 
 def _is_away(error: Any) -> bool:

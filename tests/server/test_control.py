@@ -396,3 +396,32 @@ def wait_until(true: Any) -> None:
             return
         pause.wait(0.02)
     raise AssertionError("waited 10 s in vain")
+
+
+def test_a_server_that_lies_cannot_move_the_operators_cursor(
+    place: Place, client: ControlClient
+) -> None:
+    error = StudyError("GLD-C010", "\x1b[2J\nall is well", why="\r\x07", fix="\u202e")
+    place.runs.error = error
+
+    with pytest.raises(StudyError) as caught:
+        client.submit(b"{}")
+
+    told = caught.value
+    assert (told.what, told.why, told.fix) == ("?[2J all is well", " ?", "?")
+
+
+@pytest.mark.parametrize(
+    "error_id", ["GLD-C\x1b[2J", "GLD-C01", "GLD-Z001", "", "CCCCC"]
+)
+def test_an_error_with_an_id_of_its_own_making_is_told_as_a_bug(
+    place: Place, client: ControlClient, error_id: str
+) -> None:
+    error = StudyError("GLD-C010", "what")
+    error.error_id = error_id
+    place.runs.error = error
+
+    with pytest.raises(RunFailed) as caught:
+        client.submit(b"{}")
+
+    assert caught.value.error_id == "GLD-R012"
