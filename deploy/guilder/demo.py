@@ -41,13 +41,12 @@ class Story:
 
 def tell(story: Story) -> dict[str, Any]:
     """The whole demo; returns and writes summary.json."""
-    from guilder.consortium import Consortium
     from guilder_shared.study import Study
     from guilder_simulations.studies import path_of
 
     study = Study.load(path_of("card-fraud"), SETTINGS)
-    names = _prepare(story, study)
-    with Consortium(story.folder, names) as banks:
+    with _prepare(story, study) as banks:
+        names = banks.sites
         banks.start_all()
         story.say(f"1 server and {BANKS} clients started; mutual TLS on loopback")
         run_id, killed = _train(story, study, banks, victim=names[1])
@@ -69,43 +68,20 @@ def tell(story: Story) -> dict[str, Any]:
     return summary
 
 
-def _prepare(story: Story, study: Any) -> Sequence[str]:
+def _prepare(story: Story, study: Any) -> Any:
     """Keys, certificates, each bank's payments, and the server's public hold-out."""
-    import pyarrow.parquet as pq
-
-    from guilder.consortium import free_ports
-    from guilder_server.init import LocalData, init_local
-    from guilder_simulations import partition, synthetic
+    from guilder.consortium import found
 
     _clear(story.folder)
-    table = synthetic.generate(study.simulation.source, study.simulation.seed)
-    dealt, holdout, sizes = partition.split(
-        table, study.simulation, study.evaluation.rows
-    )
-    port, control_port = free_ports(2)
-    data = LocalData(
-        dataset=study.data.dataset,
-        kind="parquet",
-        path="payments.parquet",
-        public_size=min(sizes.values()),
+    banks = found(
+        story.folder,
+        study,
         smallest_cohort=BANKS,
         epsilon=study.privacy.epsilon,
         delta=2 * study.privacy.delta,
     )
-    init_local(
-        story.folder,
-        list(dealt),
-        host="127.0.0.1",
-        port=port,
-        control_port=control_port,
-        data=data,
-        holdout="holdout.parquet",
-    )
-    pq.write_table(holdout, story.folder / "server" / "holdout.parquet")
-    for name, rows in dealt.items():
-        pq.write_table(rows, story.folder / "sites" / name / "payments.parquet")
-    story.say(f"keys, certificates and {table.num_rows:,} made-up payments written")
-    return list(dealt)
+    story.say("keys, certificates and each bank's made-up payments written")
+    return banks
 
 
 def _clear(folder: Path) -> None:
@@ -226,7 +202,7 @@ def _train_for_comparison(
     ):
         alone = {name: folder / "compare" / name for name in names}
         for name, out in alone.items():
-            source = (folder / "sites" / name / "payments.parquet").absolute()
+            source = (folder / "sites" / name / "rows.parquet").absolute()
             single = ("aggregation.min_sites=1", "simulation.sites=1")
             payments = f"simulation.source={source}"
             simulate(Study.load(study, (*open_settings, *single, payments)), out)

@@ -2,19 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import pyarrow.parquet as pq
 import pytest
 
-from guilder.consortium import Consortium, free_ports
+from guilder.consortium import Consortium, found
 from guilder_client.settings import SiteFile
 from guilder_client.site import read_ledger
-from guilder_server.init import LocalData, init_local
 from guilder_shared import reports
 from guilder_shared.privacy.ledger import Grant
 from guilder_shared.study import Study
-from guilder_simulations import partition, synthetic
 from guilder_simulations.studies import path_of
 
 OVERRIDES = (
@@ -28,31 +25,15 @@ OVERRIDES = (
 class Hospitals(Consortium):
     """The breast cancer study over three hospitals, ready to be started."""
 
-    def __init__(self, folder: Path, data: LocalData) -> None:
-        self.study = Study.load(path_of("breast-cancer"), OVERRIDES)
-        assert self.study.simulation is not None
-        simulation = self.study.simulation
-        table = synthetic.generate(simulation.source, simulation.seed)
-        dealt, holdout, self.sizes = partition.split(table, simulation, 0.2)
-        port, control_port = free_ports(2)
-        init_local(
-            folder,
-            list(dealt),
-            host="127.0.0.1",
-            port=port,
-            control_port=control_port,
-            data=data,
-            holdout="holdout.parquet",
-        )
-        pq.write_table(holdout, folder / "server" / "holdout.parquet")
-        for name, rows in dealt.items():
-            site = folder / "sites" / name
-            pq.write_table(rows, site / "rows.parquet")
-            text = (site / "site.toml").read_text()
-            old = f"public_size = {data.public_size}"
-            text = text.replace(old, f"public_size = {self.sizes[name]}")
-            (site / "site.toml").write_text(text)
-        super().__init__(folder, dealt)
+    study: Study
+
+    @classmethod
+    def at(cls, folder: Path, **settings: Any) -> Self:
+        """Three hospitals with files in `folder`."""
+        study = Study.load(path_of("breast-cancer"), OVERRIDES)
+        hospitals = cls(folder, found(folder, study, **settings).sites)
+        hospitals.study = study
+        return hospitals
 
     def study_with(self, *overrides: str) -> Study:
         return Study.load(path_of("breast-cancer"), (*OVERRIDES, *overrides))
@@ -95,21 +76,15 @@ class Hospitals(Consortium):
 Founding = Callable[..., Hospitals]
 
 
-@pytest.fixture
-def found(tmp_path: Path) -> Iterator[Founding]:
+@pytest.fixture(name="found")
+def founding(tmp_path: Path) -> Iterator[Founding]:
     """Makes a consortium; whatever it started ends with the test."""
     made: list[Hospitals] = []
 
     def make(**changes: Any) -> Hospitals:
-        defaults = {
-            "dataset": "biopsies",
-            "kind": "parquet",
-            "path": "rows.parquet",
-            "delta": 1e-3 / 2,
-            "smallest_cohort": 3,
-        }
-        data = LocalData(**{**defaults, **changes})
-        made.append(Hospitals(tmp_path / f"consortium-{len(made)}", data))
+        settings = {"delta": 5e-4, "smallest_cohort": 3, **changes}
+        folder = tmp_path / f"consortium-{len(made)}"
+        made.append(Hospitals.at(folder, **settings))
         return made[-1]
 
     yield make
