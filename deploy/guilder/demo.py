@@ -9,7 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,7 @@ KILL_AFTER_ROUND: Final = 4
 KILL_AFTER_S: Final = 0.4  # the open turn is charged by then, and not yet answered
 SETTINGS: Final = (f"training.rounds={ROUNDS}", f"simulation.sites={BANKS}")
 MARK: Final = ".guilder-demo"
+Comparison = tuple[Path, Mapping[str, Path]]  # run folders: together, each bank alone
 
 
 @dataclass
@@ -45,15 +47,24 @@ def tell(story: Story) -> dict[str, Any]:
     from guilder_simulations.studies import path_of
 
     study = Study.load(path_of("card-fraud"), SETTINGS)
-    with _prepare(story, study) as banks:
+    with _prepare(story, study) as banks, ThreadPoolExecutor(1) as beside:
         names = banks.sites
         banks.start_all()
         story.say(f"1 server and {BANKS} clients started; mutual TLS on loopback")
-        run_id, killed = _train(story, study, banks, victim=names[1])
+        comparison: list[Future[Comparison]] = []
+        run_id, killed = _train(
+            story,
+            study,
+            banks,
+            victim=names[1],
+            meanwhile=lambda: comparison.append(
+                beside.submit(_train_for_comparison, story.folder, names)
+            ),
+        )
         banks.stop()
-    reports = _report(story, names)
-    run_dir = story.folder / "server" / "state" / "runs" / run_id
-    scores = _compare(story, study, names, run_dir)
+        reports = _report(story, names)
+        run_dir = story.folder / "server" / "state" / "runs" / run_id
+        scores = _compare(story, study, run_dir, comparison[0].result())
     once = all(r["num_turns_spent"] == ROUNDS for r in reports.values())
     summary = {
         **scores,
@@ -96,8 +107,19 @@ def _clear(folder: Path) -> None:
     (folder / MARK).touch()
 
 
-def _train(story: Story, study: Any, banks: Any, *, victim: str) -> tuple[str, bool]:
-    """Submit, follow, and kill one client in the middle of a round."""
+def _train(
+    story: Story,
+    study: Any,
+    banks: Any,
+    *,
+    victim: str,
+    meanwhile: Callable[[], object],
+) -> tuple[str, bool]:
+    """Submit, follow, and kill one client in the middle of a round.
+
+    After the first round `meanwhile` is called: rounds wait for the reply quantum, so
+    there is time for other work.
+    """
     control = banks.control()
     run_id: str = control.submit(study.canonical(), [])
     story.say(
@@ -113,6 +135,8 @@ def _train(story: Story, study: Any, banks: Any, *, victim: str) -> tuple[str, b
         story.say(
             f"round {event['round']:2}/{ROUNDS}   AUC {event['metrics']['auc']:.4f}"
         )
+        if event["round"] == 1:
+            meanwhile()
         if event["round"] == KILL_AFTER_ROUND:
             time.sleep(KILL_AFTER_S)
             banks.kill(victim)
@@ -155,7 +179,7 @@ def _report(story: Story, names: Sequence[str]) -> Mapping[str, dict[str, Any]]:
 
 
 def _compare(
-    story: Story, study: Any, names: Sequence[str], run_dir: Path
+    story: Story, study: Any, run_dir: Path, comparison: Comparison
 ) -> dict[str, Any]:
     """AUC on the same hold-out: private, without privacy, and each bank alone."""
     from guilder_server.runstore import RunStore
@@ -171,7 +195,7 @@ def _compare(
         store.close()
         return round(evaluate(model, study, holdout)["auc"], 4)
 
-    together, alone = _train_for_comparison(story.folder, names)
+    together, alone = comparison
     return {
         "auc_federated_private": auc(run_dir),
         "auc_federated_nonprivate": auc(together),
@@ -179,9 +203,7 @@ def _compare(
     }
 
 
-def _train_for_comparison(
-    folder: Path, names: Sequence[str]
-) -> tuple[Path, Mapping[str, Path]]:
+def _train_for_comparison(folder: Path, names: Sequence[str]) -> Comparison:
     """Simulate the study without privacy: all banks together, and each bank alone.
 
     The first in a process of its own, so that two cores are enough for a short wait.
