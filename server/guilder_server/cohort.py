@@ -5,7 +5,8 @@ trains nor sums.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,6 +24,8 @@ from guilder_shared.messages import Answer, Close, Offer, Receipt, Verdict
 from guilder_shared.study import Study
 
 GATHER_S: Final = 5.0  # sites that are late by less than this join the first round
+# a plan is confirmed at the site, after torch and scipy are loaded: seconds
+OFFER_S: Final = 120.0
 CLOSE_S: Final = 30.0  # stock Flower starts a process for it, at every site
 POLL_S: Final = 0.02
 
@@ -47,6 +50,7 @@ class Cohort:
     only: frozenset[str] = frozenset()
     members: dict[str, Member] = field(default_factory=dict)
     _met: set[int] = field(default_factory=set)
+    _silent: set[int] = field(default_factory=set)
 
     def choose(self, awaited: Iterable[str] = ()) -> list[Member]:
         """The members of the next round, by name; newcomers are offered the run.
@@ -96,12 +100,18 @@ class Cohort:
             return
         content = wire.encode_offer(self.offer)
         asked = dict.fromkeys(newcomers, content)
-        # a plan is confirmed at the site, after torch and scipy are loaded: seconds
-        timeout_s = min(120.0, self.study.aggregation.round_deadline_s)
+        # who was silent once is not waited for again while others could go on
+        go_on = len(self.members) >= self.study.aggregation.min_sites
+        patience_s = GATHER_S if go_on and newcomers <= self._silent else OFFER_S
+        timeout_s = min(patience_s, self.study.aggregation.round_deadline_s)
+        self._silent |= newcomers
         for node_id, reply in self.sites.ask(
             asked, wire.OFFER, group="offer", timeout_s=timeout_s
         ):
-            self._meet(node_id, wire.decode_answer(reply))
+            with blaming(self.sites.certified_name(node_id)):
+                answer = wire.decode_answer(reply)
+            self._silent.discard(node_id)
+            self._meet(node_id, answer)
 
     def _meet(self, node_id: int, answer: Answer) -> None:
         certified = self.sites.certified_name(node_id)
@@ -137,6 +147,20 @@ class Cohort:
             + (f"; missing: {missing})" if missing else ")"),
             fix="start the missing clients, then `guilder run resume`",
         )
+
+
+@contextmanager
+def blaming(site: str | None) -> Iterator[None]:
+    """Name the site in what is raised about a message of its own."""
+    try:
+        yield
+    except IntegrityError as error:
+        raise IntegrityError(
+            error.error_id,
+            f"site {site or 'without certificate'!r}: {error.what}",
+            why=error.why,
+            fix=error.fix or "Leave the site out (--sites), and ask its engineer.",
+        ) from None
 
 
 def refusal(site: str, verdict: Verdict, reason: str) -> GuilderError:

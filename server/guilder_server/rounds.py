@@ -10,11 +10,12 @@ This module knows neither Flower nor torch.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from guilder_server import aggregate
-from guilder_server.cohort import Cohort, Member, refusal
+from guilder_server.cohort import Cohort, Member, blaming, refusal
 from guilder_server.grid import Sites
 from guilder_server.runstore import RunStore
 from guilder_shared import wire
@@ -34,6 +35,7 @@ from guilder_shared.messages import (
 from guilder_shared.study import Study
 
 Evaluate = Callable[[Weights], dict[str, float]]
+BUSY_S = 0.05  # before a site is asked again that was busy or gave a turn up
 ATTEMPTS = 2  # a round without quorum is asked once more, then the run stops
 
 
@@ -66,7 +68,8 @@ def run(task: Run, sites: Sites) -> Weights:
         total = aggregate.empty(model)
         weights, receipts = cohort.weights(), dict[str, Receipt]()
         for member, reply in _turns(task, sites, members, round_no, model):  # 2 ask
-            update = unpack(reply.update, store.shapes())
+            with blaming(member.site):
+                update = unpack(reply.update, store.shapes())
             total = aggregate.fold(  # 3 sum, and forget
                 total, update, weight=weights[member.site], site=member.site
             )
@@ -113,31 +116,36 @@ def _ask(
     round_no: int,
     model: Weights,
 ) -> Iterator[tuple[Member, TurnReply]]:
-    """One deadline's worth of asking; a turn given up is asked under a new number."""
-    asked = dict(missing)
+    """One deadline's worth of asking; a turn given up is asked under a new number.
+
+    A new number has a deadline of its own; there are only as many as spare turns.
+    """
+    deadline_s = task.study.aggregation.round_deadline_s
+    asked, ends = dict(missing), time.monotonic() + deadline_s
     packed = pack(model)
     record = wire.model_record(packed)
-    while asked:
+    while asked and (left_s := ends - time.monotonic()) > 0:
         failed: dict[int, Member] = {}
         requests = _requests(task, asked, round_no, packed)
         contents = {n: wire.encode_request(r, record) for n, r in requests.items()}
         for node_id, content in sites.ask(
-            contents,
-            wire.TURN,
-            group=str(round_no),
-            timeout_s=task.study.aggregation.round_deadline_s,
+            contents, wire.TURN, group=str(round_no), timeout_s=left_s
         ):
             member = asked[node_id]
-            reply = _checked(wire.decode_reply(content), requests[node_id], member)
+            with blaming(member.site):
+                reply = _checked(wire.decode_reply(content), requests[node_id])
             if reply.verdict == Verdict.DONE:
                 yield member, reply
             elif reply.verdict in (Verdict.TURN_FAILED, Verdict.BUSY):
                 failed[node_id] = member
                 if reply.verdict == Verdict.TURN_FAILED:
                     _give_up(task, member, round_no, reply.turn_no)
+                    ends = time.monotonic() + deadline_s
             else:
                 raise refusal(member.site, reply.verdict, reply.reason)
         asked = failed
+        if asked:
+            time.sleep(BUSY_S)
 
 
 def _requests(
@@ -160,12 +168,10 @@ def _requests(
         }
 
 
-def _checked(reply: TurnReply, request: TurnRequest, member: Member) -> TurnReply:
+def _checked(reply: TurnReply, request: TurnRequest) -> TurnReply:
     found = (reply.grant_id, reply.turn_no, reply.round_no)
     if found != (request.grant_id, request.turn_no, request.round_no):
-        raise IntegrityError(
-            "GLD-I048", f"site {member.site!r} answered another turn than was asked"
-        )
+        raise IntegrityError("GLD-I048", "it answered another turn than was asked")
     return reply
 
 

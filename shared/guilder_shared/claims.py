@@ -38,7 +38,7 @@ def claimed(folder: Path) -> Iterator[None]:
                 "GLD-R030",
                 f"{folder} is in use by another process of Guilder",
                 why="Two processes would write one run.",
-                fix="End the other one (`fuser -v FOLDER/.claim` names it), or choose "
-                "another folder.",
+                fix=f"`fuser -v {folder}/.claim` names it: end it, or choose another "
+                "folder.",
             ) from None
         yield

@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from guilder_server import rounds
+from guilder_server import cohort, rounds
 from guilder_server.grid import Sites
 from guilder_server.runstore import RunStore, plan_facts
 from guilder_shared import wire
@@ -200,6 +201,54 @@ def test_with_a_quorum_the_round_closes_at_its_deadline(tmp_path: Path) -> None:
     assert [(e["site"], e["round"]) for e in missed] == [("c", 2)]
 
 
+def test_a_site_that_is_always_busy_cannot_keep_a_round_open(tmp_path: Path) -> None:
+    def busy(name: str, request: TurnRequest) -> TurnReply:
+        if name == "c":
+            return replace(honest(name, request), verdict=Verdict.BUSY, update=b"")
+        return honest(name, request)
+
+    with pytest.raises(RunFailed, match="missing: c") as caught:
+        run(tmp_path, app_of(busy))
+
+    assert caught.value.error_id == "GLD-R002"
+
+
+def test_a_site_that_never_answers_an_offer_is_waited_for_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cohort, "GATHER_S", 0.05)
+    waits: list[float] = []
+    real = Sites.ask
+
+    def ask(self: Sites, contents: Any, kind: str, **options: Any) -> Any:
+        if kind == wire.OFFER:
+            waits.append(options["timeout_s"])
+        return real(self, contents, kind, **options)
+
+    monkeypatch.setattr(Sites, "ask", ask)
+    quorum = {"min_sites": 2, "round_deadline_s": 0.5}
+    aggregation = STUDY.aggregation.model_copy(update=quorum)
+    study = STUDY.model_copy(update={"aggregation": aggregation})
+
+    def answer(name: str) -> Answer:
+        if name == "c":
+            raise ConnectionError
+        return accept(name)
+
+    model = run(tmp_path, app_of(answer=answer), study)
+
+    assert moved_by(model, 3 * 1.5)
+    assert waits == [0.5, 0.05, 0.05]
+
+
+def test_an_answer_that_is_none_is_blamed_on_its_site(tmp_path: Path) -> None:
+    def answer(name: str) -> Answer:
+        return replace(accept(name), public_size=-1 if name == "b" else 1)
+
+    with pytest.raises(IntegrityError, match=r"site 'b': .*public_size"):
+        run(tmp_path, app_of(answer=answer))
+
+
 def test_a_server_killed_in_a_round_asks_the_same_turns_again(tmp_path: Path) -> None:
     seen: list[tuple[str, int, str]] = []
     killed: list[bool] = []
@@ -256,7 +305,7 @@ def test_a_site_that_lies_ends_the_run_and_moves_nothing(
     def behave(name: str, request: TurnRequest) -> TurnReply:
         return (lie if name == "b" else honest)(name, request)
 
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError, match="site 'b'"):
         run(tmp_path, app_of(behave))
 
     store = RunStore.open(tmp_path)
