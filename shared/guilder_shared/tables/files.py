@@ -1,12 +1,15 @@
 """Reading tables: a CSV or Parquet file in, a table of text or typed columns out.
 
-DuckDB reads, locked down: it may open this one file, loads no extension and asks no
-network. This module knows the names it is asked for and no contract's meaning.
+DuckDB reads CSV, locked down: it may open this one file, loads no extension and asks
+no network. Arrow reads Parquet, because DuckDB refuses a whole file for one cell that
+is no UTF-8, and data may not stop a turn. This module knows the names it is asked for
+and no contract's meaning.
 """
 
 import codecs
 import csv
 import gzip
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
@@ -78,7 +81,8 @@ def read(
     if wanted is not None:
         theirs = {name: renamed.get(name, name) for name in wanted}
         check_present(theirs, present, where=path.name)
-    table = _query(kind, path, list(dict.fromkeys(theirs.values())))
+    names = list(dict.fromkeys(theirs.values()))
+    table = _query(path, names) if kind == "csv" else _columns(path, names)
     table = table.select(list(theirs.values())).rename_columns(list(theirs))
     return _marked_untyped(table) if kind == "csv" else table
 
@@ -118,7 +122,7 @@ def _csv_header(path: Path) -> tuple[tuple[str, ...], str]:
         with _opened(path) as file:
             line = file.readline(LONGEST_HEADER_BYTES)
         header = line.removeprefix(codecs.BOM_UTF8).decode("utf-8").strip("\r\n")
-    except (UnicodeDecodeError, gzip.BadGzipFile) as error:
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise _not_of_kind(path, "csv", "its header is not UTF-8 text") from error
     split = {
         mark: next(csv.reader([header], delimiter=mark), []) for mark in DELIMITERS
@@ -143,21 +147,35 @@ def _parquet_schema(path: Path) -> "pa.Schema":
         raise _not_of_kind(path, "parquet", "it has no Parquet footer") from error
 
 
-def _query(kind: FileKind, path: Path, names: list[str]) -> "pa.Table":
+def _columns(path: Path, names: list[str]) -> "pa.Table":
+    """Columns of a Parquet file; no cell is looked at, so none can be refused."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            return file.read(columns=names, use_threads=False)
+    except (pa.ArrowException, OSError):
+        # Arrow may quote cells in its messages, so its error is not passed on.
+        raise _not_of_kind(path, "parquet", "it cannot be read to its end") from None
+
+
+def _query(path: Path, names: list[str]) -> "pa.Table":
     import duckdb
 
     columns = ", ".join(_quoted(name) for name in names)
-    params: dict[str, Any] = {"path": str(path.resolve())}
-    source = "read_parquet($path)"
-    if kind == "csv":
-        header, delimiter = _csv_header(path)
-        params |= {"delimiter": delimiter, "longest": LONGEST_LINE_BYTES}
-        types = ", ".join(f"{_quoted(name)}: 'VARCHAR'" for name in header)
-        # Every rule is fixed here: a sniffed one would depend on all rows at once.
-        source = f"""read_csv($path, auto_detect=false, header=true, delim=$delimiter,
-            quote='"', escape='"', columns={{{types}}}, max_line_size=$longest,
-            ignore_errors=true, null_padding=true, strict_mode=false,
-            parallel=false)"""
+    header, delimiter = _csv_header(path)
+    params: dict[str, Any] = {
+        "path": str(path.resolve()),
+        "delimiter": delimiter,
+        "longest": LONGEST_LINE_BYTES,
+    }
+    types = ", ".join(f"{_quoted(name)}: 'VARCHAR'" for name in header)
+    # Every rule is fixed here: a sniffed one would depend on all rows at once.
+    source = f"""read_csv($path, auto_detect=false, header=true, delim=$delimiter,
+        quote='"', escape='"', columns={{{types}}}, max_line_size=$longest,
+        ignore_errors=true, null_padding=true, strict_mode=false,
+        parallel=false)"""
     with _locked_down(path) as connection:
         try:
             # Names are quoted identifiers and the path is a parameter.
@@ -168,7 +186,7 @@ def _query(kind: FileKind, path: Path, names: list[str]) -> "pa.Table":
             return relation.to_arrow_table()
         except duckdb.Error:
             # DuckDB quotes cells in its messages, so its error is not passed on.
-            raise _not_of_kind(path, kind, "it cannot be read to its end") from None
+            raise _not_of_kind(path, "csv", "it cannot be read to its end") from None
 
 
 def _locked_down(path: Path) -> "duckdb.DuckDBPyConnection":
