@@ -13,7 +13,6 @@ import random
 import ssl
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +40,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from guilder_shared.certificates import load_certificate, load_tls_key
-from guilder_shared.errors import EnrolmentError, GuilderError, NetworkError
+from guilder_shared.errors import EnrolmentError, NetworkError, without_values
 from guilder_shared.tls import KeyFiles, check_dates, client_context
 
 log = logging.getLogger("guilder.node")
@@ -217,7 +216,7 @@ class Node:
         try:
             return self._app(message, self._context_of(message.metadata.run_id))
         except Exception as error:  # whatever it is, only one word may leave
-            log.error("the turn failed: %s", _describe(error))
+            log.error("the turn failed: %s", without_values(error))
             return _error(message, TURN_FAILED)
 
     def _context_of(self, run_id: int) -> Context:
@@ -334,15 +333,6 @@ def _inflate(message_id: str, contents: dict[str, bytes]) -> Message:
 def _error(message: Message, word: str) -> Message:
     code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
     return Message(Error(code=code, reason=word), reply_to=message)
-
-
-def _describe(error: Exception) -> str:
-    """Say what went wrong without its text, which may hold a value from a row."""
-    if isinstance(error, GuilderError):
-        return str(error)  # by contract without such values
-    frames = traceback.extract_tb(error.__traceback__)
-    places = [f"{Path(f.filename).name}:{f.lineno}" for f in frames[-4:]]
-    return f"{type(error).__name__} at {' > '.join(places)}"
 
 
 def _judge_clock(date: str) -> None:

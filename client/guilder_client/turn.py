@@ -15,7 +15,12 @@ import time
 
 from guilder_client import policy
 from guilder_client.site import Site
-from guilder_shared.errors import BudgetSpent, GuilderError, PolicyRefused
+from guilder_shared.errors import (
+    BudgetSpent,
+    GuilderError,
+    PolicyRefused,
+    without_values,
+)
 from guilder_shared.messages import (
     Close,
     Plan,
@@ -69,10 +74,10 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
                 examples = site.read(grant.grant_id, study.data)  # 4 rows
                 update = _train(site, request, study, plan, model, examples)  # 5
                 data = _seal(site, grant, request.turn_no, update)  # 6 durable
-        except Exception:
-            log.exception("turn %s of %s failed", request.turn_no, grant.study_name)
-            study_deadline_s = study.aggregation.round_deadline_s - DEADLINE_MARGIN_S
-            _wait_until(site, start, study_deadline_s)
+        except Exception as error:
+            told = (request.turn_no, grant.study_name, without_values(error))
+            log.error("turn %s of %s failed: %s", *told)
+            _wait_until(site, start, _last_moment(study.aggregation.round_deadline_s))
             return _reply(request, Verdict.TURN_FAILED)
     _wait_for_quantum(site, start, study.aggregation.reply_quantum_s)
     return _reply(request, Verdict.DONE, update=data)  # 7 send
@@ -143,6 +148,10 @@ def _reply(
     return TurnReply(
         verdict, request.grant_id, request.turn_no, request.round_no, update, reason
     )
+
+
+def _last_moment(deadline_s: float) -> float:
+    return deadline_s - min(DEADLINE_MARGIN_S, deadline_s / 10)
 
 
 def _wait_until(site: Site, start: float, elapsed_s: float) -> None:

@@ -15,6 +15,8 @@ GuilderError                      exit code
 This module raises nothing and imports nothing of Guilder.
 """
 
+import traceback
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -61,6 +63,20 @@ def _rebuild(
     kind: type[GuilderError], error_id: str, what: str, why: str, fix: str
 ) -> GuilderError:
     return kind(error_id, what, why=why, fix=fix)
+
+
+def without_values(error: BaseException) -> str:
+    """What went wrong and where, without a text that may hold a value from a row.
+
+    Returns:
+        A GuilderError whole, for by contract it holds none; of any other error its
+        type and the last places it passed.
+    """
+    if isinstance(error, GuilderError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [f"{Path(f.filename).name}:{f.lineno}" for f in frames[-4:]]
+    return f"{type(error).__name__} at {' > '.join(places)}"
 
 
 class StudyError(GuilderError):
