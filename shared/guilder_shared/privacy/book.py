@@ -218,6 +218,12 @@ class Book:
         """The budgets that a study on this dataset must fit in, all of them."""
         return [b for b in self.budgets.values() if dataset in b.datasets]
 
+    def covers(self, grant: Grant) -> bool:
+        """Whether today's budgets hold all that is granted on this grant's rows."""
+        budgets = self.budgets_of(grant.dataset)
+        held = all(each.filters.have_room(self.charged(each)) for each in budgets)
+        return not grant.is_protected or (bool(budgets) and held)
+
     def granted(self, server: str, run_id: str, study_digest: str) -> Grant | None:
         """The grant of this run, if it has one."""
         grant_id = self._by_run.get((server, run_id, study_digest))

@@ -32,6 +32,7 @@ from decimal import Decimal
 ORDERS = (6, 8, 10, 12, 16, 24, 32, 64)
 # Above any capacity (epsilon is at most 1,000), so that no sum becomes inf - inf.
 MOST_RENYI = 1e6
+GRAIN = 2.0**-40  # nats
 ARITHMETIC = 0.01  # the share of epsilon and delta kept for `noise.residue`
 
 
@@ -42,13 +43,14 @@ class Cost:
     Attributes:
         epsilon: From the pure sum, exact: the decimals that a person typed.
         delta: From the pure sum, exact.
-        renyi: Rényi divergence at each of `ORDERS`, in nats.
+        renyi: Rényi divergence at each of `ORDERS`, in `GRAIN` nats, rounded up. Whole
+            numbers, so that a study that is given back takes no other's cost along.
         num_steps: Noised sums released.
     """
 
     epsilon: Decimal = Decimal(0)
     delta: Decimal = Decimal(0)
-    renyi: tuple[float, ...] = (0.0,) * len(ORDERS)
+    renyi: tuple[int, ...] = (0,) * len(ORDERS)
     num_steps: int = 0
 
     @classmethod
@@ -81,7 +83,7 @@ class Cost:
         bounded = (
             min(r, MOST_RENYI) if math.isfinite(r) else MOST_RENYI for r in renyi
         )
-        all_renyi = tuple(r * num_turns for r in bounded)
+        all_renyi = tuple(math.ceil(r / GRAIN) * num_turns for r in bounded)
         return cls(exact(epsilon), exact(delta), all_renyi, num_steps * num_turns)
 
     def __add__(self, other: "Cost") -> "Cost":
@@ -122,9 +124,13 @@ class RenyiFilter:
     delta: float
     capacity: float
 
+    def used(self, total: Cost) -> float:
+        """The share of the capacity that `total` takes."""
+        return total.renyi[ORDERS.index(self.order)] / (self.capacity / GRAIN)
+
     def has_room(self, total: Cost) -> bool:
         """Say whether this filter alone holds all of `total`."""
-        if total.renyi[ORDERS.index(self.order)] > self.capacity:
+        if total.renyi[ORDERS.index(self.order)] > self.capacity / GRAIN:
             return False
         if total.num_steps == 0:
             return True

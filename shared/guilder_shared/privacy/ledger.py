@@ -208,7 +208,8 @@ class Ledger:
         Raises:
             BudgetSpent: Unknown grant (GLD-B002), a number beyond the plan or
                 older than the newest (GLD-B004), started too often (GLD-B005: the
-                turn is given up), or a closed grant (GLD-B006).
+                turn is given up), a closed grant (GLD-B006), or a new turn after
+                the budget was lowered below what is granted (GLD-B008).
             IntegrityError: The turn was charged for another request (GLD-I008),
                 or the entry could not be made durable (GLD-I005).
         """
@@ -219,6 +220,8 @@ class Ledger:
                 first = grant.newest_turn() + 1
                 if not first <= turn_no <= grant.num_turns:
                     raise refusals.beyond_plan(self.site, grant, turn_no, first)
+                if not self._book.covers(grant):
+                    raise refusals.not_covered(self.site, grant)
             elif turn.request_hash != request_hash:
                 raise refusals.other_request(grant, turn_no)
             elif turn.sealed_sha256 is not None:
@@ -343,7 +346,8 @@ class Ledger:
 
     def _write(self, kind: str, body: Body) -> None:
         now = datetime.fromtimestamp(self._clock(), UTC)
-        stamp = now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        # whole seconds: reports carry them, and must not time the reading of rows
+        stamp = now.isoformat(timespec="seconds").replace("+00:00", "Z")
         self._journal.append(kind, {**body, "time": stamp})
         self._learn()
 

@@ -111,6 +111,17 @@ def ended(site: str, grant: Grant) -> BudgetSpent:
     )
 
 
+def not_covered(site: str, grant: Grant) -> BudgetSpent:
+    """A new turn that today's budgets no longer cover (GLD-B008)."""
+    return BudgetSpent(
+        "GLD-B008",
+        f"site {site!r}: the budget of dataset {grant.dataset!r} was lowered below "
+        f"what is granted on it; study {grant.study_name!r} takes no further turn",
+        why="A budget is what may ever be learnt, whatever was granted before.",
+        fix="Have the officer raise the budget, or end a study that spent no turn yet.",
+    )
+
+
 def beyond_plan(site: str, grant: Grant, turn_no: int, first: int) -> BudgetSpent:
     """A turn number that is used up or was never granted (GLD-B004)."""
     return BudgetSpent(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from guilder_shared.privacy.book import Book, Budget
-from guilder_shared.privacy.filters import ORDERS, Cost
+from guilder_shared.privacy.filters import Cost
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,7 @@ def totals(book: Book, name: str) -> Totals:
             reserved += grant.cost()
     filters, both = budget.filters, spent + reserved
     zero = Decimal(0)
-    used = {
-        f.order: both.renyi[ORDERS.index(f.order)] / f.capacity for f in filters.renyi
-    }
+    used = {f.order: f.used(both) for f in filters.renyi}
     return Totals(
         budget=budget,
         spent_epsilon=float(spent.epsilon),

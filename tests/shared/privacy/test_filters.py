@@ -6,6 +6,7 @@ import pytest
 
 from guilder_shared.privacy.filters import (
     ARITHMETIC,
+    GRAIN,
     NOTHING,
     ORDERS,
     Cost,
@@ -104,3 +105,20 @@ def test_an_infinite_divergence_fills_a_filter_and_can_be_taken_back() -> None:
 
     assert not Filters.fix(0.5, 1e-6).have_room(endless)
     assert endless - endless == NOTHING
+
+
+def test_a_study_given_back_takes_no_other_studys_cost_along() -> None:
+    quiet = cost(0.1, 1e-9, [7e-6] * len(ORDERS))
+    loud = Cost.of(0.1, 1e-9, LOUD, num_steps=1, num_turns=10**6)
+    total = NOTHING
+
+    for _ in range(100):  # a server submits both, and closes the second unspent
+        total = total + quiet + loud - loud
+
+    assert all(units >= 100 * 7e-6 / GRAIN for units in total.renyi)
+
+
+def test_costs_are_rounded_up_and_never_down() -> None:
+    tiny = cost(0.1, 1e-9, [1e-30] * len(ORDERS))
+
+    assert tiny.renyi == (1,) * len(ORDERS)

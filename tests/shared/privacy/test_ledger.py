@@ -394,3 +394,35 @@ def test_threads_that_ask_for_the_same_turn_charge_it_once(ledger: Ledger) -> No
     found = ledger.find(grant)
     assert found is not None
     assert states.count("new") == len(found.turns) <= 8
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        Budget("patients", 0.5, 1e-5, ("scans", "notes")),
+        Budget("patients", 3.0, 1e-8, ("scans", "notes")),
+        Budget("patients", 3.0, 1e-5, ("notes",)),
+    ],
+)
+def test_a_lowered_budget_takes_no_new_turn_but_finishes_a_charged_one(
+    path: Path, key: SigningKey, later: Budget
+) -> None:
+    with open_ledger(path, key) as ledger:
+        grant = reserve(ledger).grant_id
+        ledger.spend(grant, 1, "h1")
+        ledger.seal(grant, 1, "s1")
+        ledger.spend(grant, 2, "h2")
+
+    with open_ledger(path, key, later) as ledger:
+        assert refused(ledger.spend, grant, 3, "h3") == "GLD-B008"
+        assert ledger.spend(grant, 1, "h1").state == "sealed"
+        assert ledger.spend(grant, 2, "h2").state == "again"
+    with open_ledger(path, key) as ledger:  # and raised again it goes on
+        assert ledger.spend(grant, 3, "h3").state == "new"
+
+
+def test_entries_tell_the_time_in_whole_seconds(path: Path, key: SigningKey) -> None:
+    with open_ledger(path, key, clock=lambda: 1_700_000_000.987) as ledger:
+        assert {e.content()["time"] for e in ledger.entries()} == {
+            "2023-11-14T22:13:20Z"
+        }
