@@ -1,0 +1,49 @@
+"""A deployed site in a folder, opened as its client opens it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guilder_client.settings import SiteFile
+from guilder_client.site import Site
+from guilder_server.init import SITE_TOML
+from guilder_shared.identity import SigningKey
+
+LINES = {
+    "name": "a",
+    "host": "127.0.0.1",
+    "port": 1,
+    "dataset": "d",
+    "kind": "csv",
+    "path": "data.csv",
+    "public_size": 100,
+    "epsilon": 6.0,
+    "delta": 1e-5,
+    "smallest_cohort": 1,
+    "unprotected": "false",
+}
+
+
+@pytest.fixture
+def site_at() -> Iterator[Callable[..., Site]]:
+    """Open the site of a folder; `edit` and keywords change its site.toml.
+
+    It does not wait: no reply is held to a clock.
+    """
+    opened: list[Site] = []
+
+    def open_it(folder: Path, edit: Callable[[str], str] = str, **lines: Any) -> Site:
+        folder.mkdir(exist_ok=True)
+        (folder / "site.toml").write_text(edit(SITE_TOML.format(**{**LINES, **lines})))
+        if not (folder / "signing.key").exists():
+            SigningKey.generate().save(folder / "signing.key")
+        site = Site.open(SiteFile.load(folder / "site.toml"))
+        site.paced = False
+        opened.append(site)
+        return site
+
+    yield open_it
+    for site in opened:
+        site.ledger.shut()
