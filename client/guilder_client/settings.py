@@ -4,6 +4,7 @@ Written by the site engineer, budgets by the data-protection officer. It opens n
 file but itself; no field has a value computed from rows.
 """
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -96,8 +97,9 @@ class SiteFile(File):
         """Read a site file; see `settings.load_toml` for its errors.
 
         Raises:
-            FileError: As there, and GLD-C030: a dataset is not drawn on by
-                exactly one budget, or a budget names a dataset that is not there.
+            FileError: As there, and GLD-C030: a dataset is not drawn on by exactly
+                one budget, a budget names a dataset that is not there, or one file
+                is in two budgets under two names.
         """
         return load_toml(path, cls, overrides)
 
@@ -130,4 +132,20 @@ class SiteFile(File):
             for dataset in each.datasets
             if dataset not in data
         ]
-        return found
+        return found + _files_in_two_budgets(data, budget)
+
+
+def _files_in_two_budgets(
+    data: Mapping[str, DataSource], budget: Mapping[str, BudgetLines]
+) -> list[Contradiction]:
+    """One file under two names holds the same people, whom one budget must protect."""
+    budget_of = {name: b for b, each in budget.items() for name in each.datasets}
+    first: dict[str, str] = {}
+    found = []
+    for name, source in data.items():
+        other = first.setdefault(os.path.normpath(source.path), name)
+        if budget_of.get(name) != budget_of.get(other):
+            what = f"is the file of [data.{other}], which draws on another budget"
+            fix = f'Name "{name}" and "{other}" in the same [budget.…].'
+            found.append(Contradiction(("data", name, "path"), what, fix, "GLD-C030"))
+    return found

@@ -135,3 +135,17 @@ def test_nothing_that_protects_somebody_has_a_default(path: Path, line: str) -> 
 
 
 DATASET = 'kind = "parquet"\npath = "loans.parquet"\npublic_size = 10\n'
+
+
+@pytest.mark.parametrize("spelt", ["../payments.csv", "./../x/../payments.csv"])
+def test_one_file_under_two_names_draws_on_one_budget(path: Path, spelt: str) -> None:
+    loans = DATASET.replace("loans.parquet", spelt)
+    text = TEXT.replace("[policy]", "[data.loans]\n" + loans + "[policy]")
+    apart = text + '[budget.debtors]\nepsilon = 6\ndelta = 1e-5\ndatasets = ["loans"]\n'
+
+    path.write_text(apart, "utf-8")
+    assert mistakes(path) == [("GLD-C030", "data.loans.path")]
+
+    together = text.replace('["card-payments"]', '["card-payments", "loans"]')
+    path.write_text(together, "utf-8")
+    assert len(SiteFile.load(path).data) == 2
