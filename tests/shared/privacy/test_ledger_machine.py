@@ -1,4 +1,4 @@
-"""What the ledger needs of the machine: room on the disk, and no torch."""
+"""What the ledger needs of the machine: room on the disk, one lock, and no torch."""
 
 import resource
 import subprocess
@@ -13,11 +13,12 @@ import resource, sys
 from pathlib import Path
 from guilder_shared.errors import IntegrityError
 from guilder_shared.identity import SigningKey
-from guilder_shared.privacy.ledger import Ledger
+from guilder_shared.privacy.ledger import Budget, Ledger
 
 folder = Path(sys.argv[1])
 ledger = Ledger.open(
-    folder / "ledger.db", SigningKey.load(folder / "key"), site="bank-a", budgets=()
+    folder / "ledger.db", SigningKey.load(folder / "key"), site="bank-a",
+    budgets=[Budget("patients", 3.0, 1e-5, ("scans",))],
 )
 (grant,) = ledger.grants()
 limit = (folder / "ledger.db-wal").stat().st_size + 40_000
@@ -36,6 +37,21 @@ def open_ledger(folder: Path, key: SigningKey) -> Ledger:
     return Ledger.open(folder / "ledger.db", key, site="bank-a", budgets=[budget])
 
 
+def reserve(ledger: Ledger, num_turns: int) -> str:
+    return ledger.reserve(
+        run_id="run-1",
+        server="https://server",
+        study_digest="d" * 64,
+        study_name="risk",
+        dataset="scans",
+        study_epsilon=1.0,
+        study_delta=1e-6,
+        turn_event={"event": "gaussian", "noise_multiplier": 0.5},
+        num_turns=num_turns,
+        meta={},
+    ).grant_id
+
+
 def test_a_full_disk_refuses_the_turn_and_loses_nothing(
     tmp_path: Path,
 ) -> None:
@@ -43,18 +59,7 @@ def test_a_full_disk_refuses_the_turn_and_loses_nothing(
     assert resource.RLIMIT_FSIZE  # a file that may not grow stands for a full disk
     key.save(tmp_path / "key")
     with open_ledger(tmp_path, key) as ledger:
-        ledger.reserve(
-            run_id="run-1",
-            server="https://server",
-            study_digest="d" * 64,
-            study_name="risk",
-            dataset="scans",
-            study_epsilon=1.0,
-            study_delta=1e-6,
-            turn_event={"event": "gaussian", "noise_multiplier": 0.5},
-            num_turns=100,
-            meta={},
-        )
+        reserve(ledger, num_turns=100)
 
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True
