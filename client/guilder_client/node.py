@@ -50,6 +50,8 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 MESSAGE_TYPES = frozenset({"train", "query.offer", "query.close"})
 HEARTBEAT_S = 15.0  # the server waits two of them before it counts the site as away
 OLDEST_HEADER_S = 300.0
+LARGEST_ANSWER = 16 << 20  # Flower sends objects in pieces of 5 MiB
+LARGEST_MESSAGE = (2 << 30) + LARGEST_ANSWER  # a model may have 2 GiB: see wire.py
 TURN_FAILED, UNKNOWN_REQUEST = "turn-failed", "unknown-request"
 
 
@@ -189,7 +191,7 @@ class Node:
         if not found.messages_list:
             return None
         metadata = message_from_proto(found.messages_list[0]).metadata
-        contents = {}
+        contents, num_bytes = {}, 0
         for tree in iterate_object_tree(found.message_object_trees[0]):
             answer = self._client.PullObject(
                 message_pb2.PullObjectRequest(
@@ -197,6 +199,9 @@ class Node:
                 )
             )
             contents[tree.object_id] = answer.object_content
+            num_bytes += len(answer.object_content)
+            if num_bytes > LARGEST_MESSAGE:
+                raise ValueError("a message larger than any")
         self._client.ConfirmMessageReceived(
             message_pb2.ConfirmMessageReceivedRequest(
                 node=node,
@@ -211,7 +216,8 @@ class Node:
     def _answer(self, message: Message) -> Message:
         """Call the app; what it raises leaves as one constant word."""
         if message.metadata.message_type not in MESSAGE_TYPES:
-            log.warning("the server asked for %r", message.metadata.message_type)
+            asked = message.metadata.message_type
+            log.warning("the server asked for %r", asked[:40])
             return _error(message, UNKNOWN_REQUEST)
         try:
             return self._app(message, self._context_of(message.metadata.run_id))
@@ -303,6 +309,8 @@ class _Client(FleetHttpClient):
             timeout=30.0,
             follow_redirects=False,
             trust_env=not _is_loopback(url),
+            headers={"accept-encoding": "identity"},
+            event_hooks={"response": [_refuse_endless]},
         )
         self.node_key = public_key_to_bytes(key.public_key())
         self.pull_s = 0.0
@@ -317,6 +325,16 @@ class _Client(FleetHttpClient):
         elif isinstance(context.message, fleet_pb2.PushMessagesRequest):
             context.request.headers["guilder-upload-bytes"] = str(self.upload_bytes)
         return call_next(context)
+
+
+def _refuse_endless(response: httpx.Response) -> None:
+    """Refuse an answer by its head, before a byte of it is read or unpacked."""
+    size = response.headers.get("content-length", "")
+    if (
+        not (size.isascii() and size.isdigit() and int(size) <= LARGEST_ANSWER)
+        or "content-encoding" in response.headers
+    ):
+        raise httpx.RemoteProtocolError("an answer of no or too large a size")
 
 
 def _inflate(message_id: str, contents: dict[str, bytes]) -> Message:

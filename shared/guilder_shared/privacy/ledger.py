@@ -376,7 +376,7 @@ class Ledger:
 
     def _refuse(self, body: Body, left: Totals | None) -> None:
         refusal = refusals.entry(body, left)
-        if refusals.without_time(refusal) not in self._refused:
+        if refusals.is_news(refusal, self._refused):
             self._write("refuse", refusal)
 
     def _grant(self, grant_id: str) -> Grant:

@@ -8,7 +8,7 @@ written as an entry before it is answered, a refusal of a turn changes nothing.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import TypeVar
 
 import rfc8785
@@ -18,6 +18,7 @@ from guilder_shared.privacy.book import CANNOT_BE, Body, Grant, Turn
 from guilder_shared.privacy.totals import Totals
 
 T = TypeVar("T")
+MOST = 10_000  # entries for people to read; who insists fills no disk
 
 
 def entry(body: Body, left: Totals | None) -> Body:
@@ -39,6 +40,16 @@ def entry(body: Body, left: Totals | None) -> Body:
 def without_time(body: Body) -> bytes:
     """A refusal's body as bytes, equal for two that say the same."""
     return rfc8785.dumps({k: v for k, v in body.items() if k != "time"})
+
+
+def is_news(refusal: Body, said: Set[bytes]) -> bool:
+    """Whether a refusal is worth an entry: each once, and at most `MOST` in all.
+
+    Args:
+        refusal: From `entry`.
+        said: `without_time` of those the ledger holds.
+    """
+    return without_time(refusal) not in said and len(said) < MOST
 
 
 def no_budget(site: str, body: Body) -> BudgetSpent:
