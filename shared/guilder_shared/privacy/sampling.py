@@ -104,11 +104,14 @@ class Keystream:
     """AES-256-CTR from counter 0, read as little-endian 64-bit words.
 
     One key makes one stream; use a key once. How the stream is cut into reads does
-    not change its words.
+    not change its words, nor does where a read begins: `first_word`, even.
     """
 
-    def __init__(self, key: bytes) -> None:
-        cipher = Cipher(algorithms.AES256(key), modes.CTR(bytes(16)))
+    def __init__(self, key: bytes, first_word: int = 0) -> None:
+        if first_word % 2:  # a counter stands for two words
+            raise ValueError(f"first_word must be even, not {first_word}")
+        counter = (first_word // 2).to_bytes(16, "big")
+        cipher = Cipher(algorithms.AES256(key), modes.CTR(counter))
         self._encryptor = cipher.encryptor()
 
     def words(self, num: int) -> Words:

@@ -216,6 +216,18 @@ def test_measured_cells_are_as_exact_as_the_residue_assumes() -> None:
         assert abs(radius * mpmath.sin(angle) - y) < allowed
 
 
+@pytest.mark.parametrize("num", [0, 1, 16_384, 50_001])
+def test_the_release_does_not_depend_on_the_number_of_threads(num: int) -> None:
+    total = np.linspace(-1, 1, num)
+    one, three = total.copy(), total.copy()
+
+    noise.add_noise_in_place(one, 0.19, KEY, grid_for(0.19))
+    noise.add_noise_in_place(three, 0.19, KEY, grid_for(0.19), threads=3)
+
+    assert one.tobytes() == three.tobytes()
+    assert one.tobytes() == add_noise(total, 0.19, KEY, grid_for(0.19)).tobytes()
+
+
 def test_golden_noise() -> None:
     released = add_noise(np.linspace(-1, 1, 5001), 0.19, KEY, grid_for(0.19))
 

@@ -232,7 +232,7 @@ class BookKeeping:
 
 
 def _check_losses(losses: Tensor, units: Units) -> None:
-    rows = units.num if units.of_row is None else len(units.of_row)
+    rows = units.rows
     if losses.shape != (rows,):
         raise PlanError(
             "GLD-P052",
@@ -247,7 +247,7 @@ class _Pass:
 
     def __init__(self, engine: BookKeeping, units: Units) -> None:
         self.engine, self.units = engine, units
-        self.rows = units.num if units.of_row is None else len(units.of_row)
+        self.rows = units.rows
         self.start = torch.zeros((), requires_grad=True)
         self.uses: Counter[int] = Counter()
         self.parts: list[tuple[dict[str, nn.Parameter], Part]] = []

@@ -89,6 +89,8 @@ class LinearPart(Part):
     def weighted_sum(self, factors: Tensor, into: Mapping[str, Tensor]) -> None:
         if self.strategy == "instantiate":
             return super().weighted_sum(factors, into)
+        if self.strategy == "row":
+            return self._sum_rows(factors, into)
         scale = self.units.spread(factors).to(self.grads.dtype)
         for start in range(0, len(scale), SUM_UNITS):
             rows = slice(start, start + SUM_UNITS)
@@ -102,6 +104,14 @@ class LinearPart(Part):
         if "bias" in self.kept:
             add_weighted(factors, self.kept["bias"], into["bias"])
         return None
+
+    def _sum_rows(self, factors: Tensor, into: Mapping[str, Tensor]) -> None:
+        """The sum in float64 throughout: its rounding does not grow with the batch."""
+        g = self.grads.double().mul_(factors[:, None])
+        if "weight" in self.names:
+            into["weight"].addmm_(g.mT, self.inputs.double())
+        if "bias" in self.names:
+            into["bias"].add_(g.sum(0))
 
 
 def _exact(a: Tensor, g: Tensor) -> Tensor:

@@ -34,6 +34,18 @@ class Units:
     num: int
     of_row: Tensor | None = None
 
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return self.num if self.of_row is None else len(self.of_row)
+
+    def and_rows(self, more: int) -> "Units":
+        """The same, and so many rows behind that are units of their own."""
+        if self.of_row is None or not more:
+            return Units(self.num + more, self.of_row)
+        own = torch.arange(self.num, self.num + more, device=self.of_row.device)
+        return Units(self.num + more, torch.cat([self.of_row, own]))
+
     def sum(self, rows: Tensor) -> Tensor:
         """Rows of one unit added up: (rows, ...) to (units, ...)."""
         if self.of_row is None:

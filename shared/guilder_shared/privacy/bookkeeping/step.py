@@ -12,15 +12,17 @@ Review, crash order: in memory only; charge before the rows are read.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from guilder_shared.errors import PlanError
+from guilder_shared.privacy.bookkeeping.autotune import fastest
 from guilder_shared.privacy.bookkeeping.engine import BookKeeping
 from guilder_shared.privacy.bookkeeping.parts import Units
-from guilder_shared.privacy.noise import add_noise, grid_for
+from guilder_shared.privacy.noise import add_noise_in_place, grid_for
 from guilder_shared.privacy.sampling import TurnKeys
 
 Inputs = Tensor | tuple[Tensor, ...]
@@ -36,8 +38,10 @@ class PrivateStep:
         noise_multiplier: Noise on the sum in units of `clip_norm`; 0 for none.
         divisor: sample_rate x public size, public.
         keys: One turn's keys; step k draws the noise of key ("noise", k).
-        microbatch: Rows computed at once; None for all. The result does not depend on
-            it beyond rounding.
+        microbatch: Rows in every pass, filled up with zeros that count nothing; None
+            for the whole batch in one pass. The result does not depend on it beyond
+            rounding. With it no row's rounding depends on how many others there are,
+            which matters where somebody else chose the weights: see `isolation`.
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class PrivateStep:
         self.keys, self.microbatch = keys, microbatch
         self.steps_taken = 0
         self._checked = False
+        self._total: Tensor | None = None
+        self._grads = [torch.empty_like(p) for p in engine.params]
 
     def __call__(
         self, inputs: Inputs, targets: Any, units: Tensor | None = None
@@ -73,43 +79,57 @@ class PrivateStep:
             PlanError: The model or the losses cannot be clipped, see
                 `BookKeeping.add_clipped`. None depends on a row's value.
         """
-        total = self.clipped_sum(inputs, targets, units)
+        total = self._total  # its pages cost more than its arithmetic: kept
+        self._total = None
+        total = self.engine.zeros() if total is None else total.zero_()
+        self._add(inputs, targets, units, total)
         self.release(total)
+        self._total = total
 
     def clipped_sum(
         self, inputs: Inputs, targets: Any, units: Tensor | None = None
     ) -> Tensor:
         """The sum before noise, (numbers,) float64. Secret: it must not leave."""
         total = self.engine.zeros()
-        rows = len(inputs[0]) if isinstance(inputs, tuple) else len(inputs)
-        if not rows:
-            return total
+        self._add(inputs, targets, units, total)
+        return total
+
+    def _add(
+        self, inputs: Inputs, targets: Any, units: Tensor | None, total: Tensor
+    ) -> None:
+        num = len(inputs[0]) if isinstance(inputs, tuple) else len(inputs)
+        if not num:
+            return
         if not self._checked:
             self.engine.check_rows(
                 lambda n: _call(self.engine.model, _synthetic(inputs, n))
             )
             self._checked = True
-        for chosen, chunk_units in _chunks(rows, units, self.microbatch):
-            part, goals = _take(inputs, chosen), _take(targets, chosen)
+        for chosen, chunk_units in _chunks(num, units, self.microbatch):
+            missing = max(0, (self.microbatch or 0) - chunk_units.rows)
+            rows = _filled(_take(inputs, chosen), missing)
+            goals = _filled(_take(targets, chosen), missing)
+            losses = partial(self._losses, rows, goals, missing)
+            self.engine.add_clipped(losses, total, chunk_units.and_rows(missing))
 
-            def losses(part: Any = part, goals: Any = goals) -> Tensor:
-                return self.losses(_call(self.engine.model, part), goals)
-
-            self.engine.add_clipped(losses, total, chunk_units)
-        return total
+    def _losses(self, rows: Inputs, goals: Any, missing: int) -> Tensor:
+        return _masked(self.losses(_call(self.engine.model, rows), goals), missing)
 
     def release(self, total: Tensor) -> None:
-        """Add noise, divide, learn. `total` may be used once."""
+        """Add noise, divide, learn. `total` is overwritten and may be used once."""
         std = self.noise_multiplier * self.engine.clip_norm
         if std > 0:
             key = self.keys.key("noise", self.steps_taken)
-            noised = add_noise(total.cpu().numpy(), std, key, grid_for(std))
-            total = torch.from_numpy(noised).to(total.device)
+            drawn = total.cpu()
+            add_noise_in_place(
+                drawn.numpy(), std, key, grid_for(std), threads=torch.get_num_threads()
+            )
+            if drawn is not total:
+                total.copy_(drawn)
         self.steps_taken += 1
-        total /= self.divisor
         views = self.engine.split(total)
-        for p, view in zip(self.engine.params, views, strict=True):
-            p.grad = view.to(p.dtype)
+        for p, view, grad in zip(self.engine.params, views, self._grads, strict=True):
+            p.grad = torch.div(view, self.divisor, out=grad)
         self.optimizer.step()
         for p in self.engine.params:
             p.grad = None
@@ -125,6 +145,7 @@ def make_private_step(
     divisor: float,
     keys: TurnKeys | None = None,
     microbatch: int | None = None,
+    tune: bool = True,
 ) -> PrivateStep:
     """A private training step for any model that can be trained privately.
 
@@ -138,7 +159,9 @@ def make_private_step(
         divisor: sample_rate x public size: public, never the batch's length.
         keys: Where noise comes from; None for the operating system, the only choice
             outside simulation.
-        microbatch: Rows computed at once; None for all.
+        microbatch: Rows in every pass, None for all in one; see `PrivateStep`.
+        tune: Try on made-up numbers which exact way is the fastest here. Without, bytes
+            do not depend on this machine's speed.
 
     Raises:
         PlanError: GLD-P050 a number is out of range; GLD-P020, GLD-P024, GLD-P054 the
@@ -150,7 +173,7 @@ def make_private_step(
     _check("noise_multiplier", noise_multiplier, 0.0, 1e6)
     _check("divisor", divisor, 1e-9, 1e15)
     return PrivateStep(
-        BookKeeping(model, clip_norm),
+        BookKeeping(model, clip_norm, fastest if tune else None),
         losses,
         optimizer,
         noise_multiplier=noise_multiplier,
@@ -182,6 +205,24 @@ def _take(value: Any, rows: Tensor | slice) -> Any:
     if isinstance(rows, Tensor):
         rows = rows.to(value.device)
     return value[rows]
+
+
+def _filled(value: Any, missing: int) -> Any:
+    """The rows, and zeros behind them."""
+    if not missing:
+        return value
+    if isinstance(value, tuple):
+        return tuple(_filled(x, missing) for x in value)
+    return torch.cat([value, value.new_zeros(missing, *value.shape[1:])])
+
+
+def _masked(losses: Tensor, missing: int) -> Tensor:
+    """The losses, those of the last rows without a gradient."""
+    if not missing or losses.dim() != 1:
+        return losses
+    mask = torch.ones_like(losses)
+    mask[-missing:] = 0.0
+    return losses * mask
 
 
 def _call(model: nn.Module, inputs: Any) -> Any:

@@ -1,0 +1,107 @@
+"""Which exact way is the fastest here: tried once for each layer and shape.
+
+The trial runs on made-up numbers of the layer's shapes, so that the choice knows no
+data. It never changes a result beyond rounding; where the bytes must be the same on
+every machine, leave it out: each rule then chooses by counting operations.
+
+Review, mathematics: every strategy of a rule computes the same norms and sums.
+Review, crash order: in memory only.
+"""
+
+import threading
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guilder_shared.privacy.bookkeeping.parts import Part, Units
+
+_MOST_ROWS = 64  # a trial's batch: enough to see what is faster
+_REPEATS = 3
+_GEOMETRY = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")
+
+_lock = threading.Lock()
+_chosen: dict[tuple[object, ...], str] = {}
+
+
+def fastest(
+    rule: type[Part],
+    layer: Any,
+    names: frozenset[str],
+    inputs: Any,
+    grads: Tensor,
+    units: Units,
+) -> str | None:
+    """The strategy that was the fastest in a trial on made-up numbers.
+
+    Args:
+        rule: The part's class.
+        layer: As for a `Part`, and so are the others; of the tensors shapes, dtype and
+            device alone are looked at.
+        names: The parameters asked for.
+        inputs: What the layer saw.
+        grads: What came back.
+        units: Which rows are one unit.
+
+    Returns:
+        None where there is nothing to choose, or for units of several rows.
+    """
+    if units.of_row is not None or not isinstance(inputs, Tensor):
+        return None
+    possible = rule(layer, names, inputs, grads, units).strategies()
+    if len(possible) == 1:
+        return None
+    rows = min(_MOST_ROWS, 1 << (len(grads) - 1).bit_length())
+    key = (
+        rule,
+        names,
+        *(str(getattr(layer, name, None)) for name in _GEOMETRY),
+        (rows, *inputs.shape[1:]),
+        (rows, *grads.shape[1:]),
+        grads.dtype,
+        str(grads.device),
+        torch.get_num_threads(),
+    )
+    with _lock:  # one trial at a time: two would slow each other
+        if key not in _chosen:
+            made_up = [
+                torch.randn(rows, *x.shape[1:], dtype=x.dtype, device=x.device)
+                for x in (inputs, grads)
+            ]
+            times = {
+                strategy: _time_s(rule, layer, names, made_up, strategy)
+                for strategy in possible
+            }
+            _chosen[key] = min(times, key=times.__getitem__)
+        return _chosen[key]
+
+
+def _time_s(
+    rule: type[Part],
+    layer: Any,
+    names: frozenset[str],
+    made_up: list[Tensor],
+    strategy: str,
+) -> float:
+    inputs, grads = made_up
+    rows, best = len(grads), float("inf")
+    into = {
+        name: torch.zeros(p.shape, dtype=torch.float64, device=grads.device)
+        for name, p in layer.named_parameters()
+        if name in names
+    }
+    for _ in range(_REPEATS):
+        _wait(grads)
+        start = time.perf_counter()
+        part = rule(layer, names, inputs, grads, Units(rows), strategy)
+        factors = part.square_norms().clamp(max=1.0)
+        part.weighted_sum(factors, into)
+        _wait(grads)
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def _wait(like: Tensor) -> None:
+    if like.is_cuda:
+        torch.cuda.synchronize(like.device)
