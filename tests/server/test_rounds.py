@@ -360,6 +360,17 @@ def test_too_few_sites_are_waited_for_and_then_named(tmp_path: Path) -> None:
     assert caught.value.error_id == "GLD-R001"
 
 
+@pytest.mark.parametrize("deadline_s", [1e-300, 1e-6])
+def test_a_deadline_that_nobody_can_meet_ends_the_run_with_words(
+    tmp_path: Path, deadline_s: float
+) -> None:
+    changes = {"round_deadline_s": deadline_s}
+    aggregation = STUDY.aggregation.model_copy(update=changes)
+
+    with pytest.raises(RunFailed, match="0 of at least 3 sites came"):
+        run(tmp_path, app_of(), STUDY.model_copy(update={"aggregation": aggregation}))
+
+
 def test_a_changed_model_file_is_never_trained_further(tmp_path: Path) -> None:
     run(tmp_path, app_of())
     path = RunStore.open(tmp_path).model_path(3)

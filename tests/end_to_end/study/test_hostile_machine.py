@@ -100,7 +100,10 @@ def test_a_run_that_nobody_joins_is_watched_stopped_and_resumed(
     hospitals = found()
     hospitals.start("server")
     server = ["--server", str(hospitals.server_file)]
-    run_id = hospitals.run()
+    with hospitals.control():
+        pass
+    submitted = ended("run", "submit", "--json", *hospitals.arguments())
+    run_id = json.loads(submitted.stdout)["run_id"]
 
     watcher = begun("run", "watch", run_id, *server)
     assert watcher.stdout is not None
@@ -124,6 +127,7 @@ def test_a_run_that_nobody_joins_is_watched_stopped_and_resumed(
     )
     listed = ended("run", "list", "--json", *server)
 
+    assert (submitted.returncode, submitted.stderr) == (0, "")
     assert lines == ["run-queued\n", "run-running\n"]
     assert (watcher.returncode, complaint) == (130, "")
     assert (stopped.returncode, stopped.stdout) == (0, f"{run_id} is stopping\n")
