@@ -19,6 +19,7 @@ from guilder_shared.identity import verify as verify_signature
 from guilder_shared.messages import Plan, sha256
 from guilder_shared.privacy import accounting
 from guilder_shared.privacy.book import Book, Grant
+from guilder_shared.privacy.filters import MOST_RENYI, ORDERS
 from guilder_shared.reports import words
 from guilder_shared.reports.build import SCHEMA, Report, compose, signed_bytes
 from guilder_shared.study import Study
@@ -239,6 +240,7 @@ def _disagrees(where: str) -> IntegrityError:
 
 def _check_study(grant: Grant) -> None:
     """The study carried along must be the one accepted, and must have this event."""
+    _check_renyi(grant)
     text = grant.meta.get("study")
     if text is None:
         return
@@ -255,6 +257,16 @@ def _check_study(grant: Grant) -> None:
         raise _disagrees(f"the promise of {where}")
     if event != grant.turn_event:
         raise _disagrees(f"the event of {where}")
+
+
+def _check_renyi(grant: Grant) -> None:
+    """What the budget's filters were charged must be what the event costs."""
+    if not grant.is_protected:
+        return
+    true = accounting.renyi(grant.turn_event, ORDERS)
+    for charged, cost in zip(grant.renyi, true, strict=True):
+        if charged < min(cost, MOST_RENYI) * (1 - TOLERANCE):
+            raise _disagrees(f"the Rényi cost of study {grant.study_name!r}")
 
 
 def _check_cost(study: Report) -> None:

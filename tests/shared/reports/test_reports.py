@@ -293,6 +293,19 @@ def test_events_that_cost_more_than_was_accepted_are_found(tmp_path: Path) -> No
     assert error_of(path) == "GLD-I014"
 
 
+def test_a_filter_that_was_charged_less_than_the_event_costs_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = accounting.renyi
+    budget = Budget("clients", 9.0, 1e-5, ("loans",))
+    ledger = Ledger.open(None, KEY, site="bank-a", budgets=[budget])
+    with monkeypatch.context() as patch:
+        patch.setattr(accounting, "renyi", lambda *a: [0.9 * r for r in true(*a)])
+        reserve(ledger)
+
+    assert error_of(reports.write(ledger, tmp_path)) == "GLD-I013"
+
+
 @pytest.mark.parametrize(
     "change",
     [
