@@ -1,10 +1,12 @@
-"""What the ledger needs of the machine: room on the disk, one lock, and no torch."""
+"""What the ledger needs of the machine: disk, one thread at a time, no torch."""
 
 import resource
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+from guilder_shared.errors import BudgetSpent
 from guilder_shared.identity import SigningKey
 from guilder_shared.privacy.ledger import Budget, Ledger
 
@@ -72,6 +74,39 @@ def test_a_full_disk_refuses_the_turn_and_loses_nothing(
     with open_ledger(tmp_path, key) as ledger:
         (grant,) = ledger.grants()
         assert len(grant.turns) == len(spent)
+
+
+def test_threads_that_ask_for_the_same_turn_charge_it_once(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path, SigningKey.generate())
+    grant = reserve(ledger, num_turns=8)
+    states: list[str] = []
+
+    def take_all() -> None:
+        for turn_no in range(1, 9):
+            try:
+                states.append(ledger.spend(grant, turn_no, f"h{turn_no}").state)
+            except BudgetSpent:
+                states.append("refused")
+
+    threads = [threading.Thread(target=take_all) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    found = ledger.find(grant)
+    ledger.shut()
+    assert found is not None
+    assert states.count("new") == len(found.turns) <= 8
+
+
+def test_entries_tell_the_time_in_whole_seconds(tmp_path: Path) -> None:
+    key, path = SigningKey.generate(), tmp_path / "ledger.db"
+    moment = 1_700_000_000.987
+    with Ledger.open(path, key, site="a", budgets=[], clock=lambda: moment) as ledger:
+        times = {entry.content()["time"] for entry in ledger.entries()}
+
+    assert times == {"2023-11-14T22:13:20Z"}
 
 
 def test_the_ledger_loads_no_torch() -> None:
