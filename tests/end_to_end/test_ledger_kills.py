@@ -84,7 +84,8 @@ def kill_often(folder: Path, num_kills: int, seed: int) -> None:
         grant = Grant(**{**vars(grant), "num_turns": max(asked)})
         check(grant, said)
 
-    assert len(grant.turns) > num_kills  # the kills fell into real work
+    if num_kills > 1:  # a single kill may fall before the first charge
+        assert len(grant.turns) > num_kills  # the kills fell into real work
 
 
 def test_twenty_kills_lose_double_and_forget_nothing(tmp_path: Path) -> None:
