@@ -134,7 +134,9 @@ def test_a_run_that_nobody_joins_is_watched_stopped_and_resumed(
     kinds = [json.loads(line)["kind"] for line in outcome.stdout.splitlines()]
     assert (kinds[-1], outcome.returncode) == ("run-stopped", 1)
     assert "GLD-R004" in outcome.stderr
-    assert (cut.stdout, cut.stderr) == ("run-queued\n", "")
+    assert cut.stdout == "run-queued\n"
+    # whether the rest was written before head left is chance; how it ends is not
+    assert cut.stderr in ("", outcome.stderr)
     (summary,) = [json.loads(line) for line in listed.stdout.splitlines()]
     assert (summary["state"], listed.stderr) == ("stopped", "")
     with hospitals.control() as control:
