@@ -129,7 +129,7 @@ class PrivateStep:
         self.steps_taken += 1
         views = self.engine.split(total)
         for p, view, grad in zip(self.engine.params, views, self._grads, strict=True):
-            p.grad = torch.div(view, self.divisor, out=grad)
+            p.grad = grad.copy_(view).div_(self.divisor)
         self.optimizer.step()
         for p in self.engine.params:
             p.grad = None
