@@ -3,11 +3,16 @@
 Usable without the rest of Guilder. This module draws no batch and counts no epsilon:
 the caller samples (Poisson) and accounts.
 
-Review, mathematics. The step is the Gaussian mechanism on a sum that one unit moves by
-at most clip_norm x (1 + s); the divisor is public; the optimizer sees nothing else. An
+Review, mathematics. For weights that nobody chose against it, the step is the Gaussian
+mechanism on a sum that one unit moves by at most clip_norm x (1 + s); the divisor is public; the optimizer sees nothing else. An
 empty batch is noise alone. Not hidden: how long a step takes. With units of several
 rows the caller has capped the rows of a unit, if a cap was promised.
 Review, crash order: in memory only; charge before the rows are read.
+
+Not yet for weights that an adversary chose: a row's rounding may still depend on the
+rows beside it, and weights made to cancel turn that into a whole gradient (about ten
+times clip_norm was measured). `isolation` prevents this in the client's turns, which
+do not use this engine until it does here too; see docs/decisions/012.
 """
 
 import math
