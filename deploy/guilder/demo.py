@@ -5,8 +5,8 @@ told on stdout; everything else is in the folder it leaves.
 """
 
 import json
+import math
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from guilder.comparison import STUDY, Comparison, train_unprotected
 from guilder_shared.errors import RunFailed, StudyError
 
 ROUNDS: Final = 10
@@ -23,7 +24,6 @@ KILL_AFTER_ROUND: Final = 4
 KILL_AFTER_S: Final = 0.4  # the open turn is charged by then, and not yet answered
 SETTINGS: Final = (f"training.rounds={ROUNDS}", f"simulation.sites={BANKS}")
 MARK: Final = ".guilder-demo"
-Comparison = tuple[Path, Mapping[str, Path]]  # run folders: together, each bank alone
 
 
 @dataclass
@@ -46,7 +46,7 @@ def tell(story: Story) -> dict[str, Any]:
     from guilder_shared.study import Study
     from guilder_simulations.studies import path_of
 
-    study = Study.load(path_of("card-fraud"), SETTINGS)
+    study = Study.load(path_of(STUDY), SETTINGS)
     with _prepare(story, study) as banks, ThreadPoolExecutor(1) as beside:
         names = banks.sites
         banks.start_all()
@@ -58,7 +58,7 @@ def tell(story: Story) -> dict[str, Any]:
             banks,
             victim=names[1],
             meanwhile=lambda: comparison.append(
-                beside.submit(_train_for_comparison, story.folder, names)
+                beside.submit(train_unprotected, story.folder, names, SETTINGS)
             ),
         )
         banks.stop()
@@ -126,7 +126,7 @@ def _train(
         f"study submitted: {ROUNDS} rounds, epsilon {study.privacy.epsilon:g}, "
         f"delta {study.privacy.delta:g} for every payment"
     )
-    killed = False
+    killed_at, killed = math.inf, False
     last: dict[str, Any] = {}
     for event in control.watch(run_id):
         last = event
@@ -137,15 +137,13 @@ def _train(
         )
         if event["round"] == 1:
             meanwhile()
-        if event["round"] == KILL_AFTER_ROUND:
+        killed = killed or event["t"] > killed_at  # the round ended after the kill
+        if not killed and KILL_AFTER_ROUND <= event["round"] < ROUNDS:
             time.sleep(KILL_AFTER_S)
+            killed_at = time.time()
             banks.kill(victim)
             banks.start(victim)
-            killed = True
-            story.say(
-                f"killed the client of {victim} with -9 in round "
-                f"{KILL_AFTER_ROUND + 1}, and started it again"
-            )
+            story.say(f"killed the client of {victim} with -9, and started it again")
     if last["kind"] != "run-finished":
         raise RunFailed(
             "GLD-R020",
@@ -201,34 +199,6 @@ def _compare(
         "auc_federated_nonprivate": auc(together),
         "auc_local": {name: auc(folder) for name, folder in alone.items()},
     }
-
-
-def _train_for_comparison(folder: Path, names: Sequence[str]) -> Comparison:
-    """Simulate the study without privacy: all banks together, and each bank alone.
-
-    The first in a process of its own, so that two cores are enough for a short wait.
-    """
-    from guilder_shared.study import Study
-    from guilder_simulations.engine import simulate
-    from guilder_simulations.studies import path_of
-
-    study = path_of("card-fraud")
-    open_settings = (*SETTINGS, "privacy.mechanism=none", "evaluation.on=none")
-    changes = [part for each in open_settings for part in ("--set", each)]
-    together = folder / "compare" / "together"
-    command = [sys.executable, "-m", "guilder", "simulate", str(study), *changes]
-    with subprocess.Popen(  # noqa: S603 - our own command, no shell
-        [*command, "--out", str(together)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ):
-        alone = {name: folder / "compare" / name for name in names}
-        for name, out in alone.items():
-            source = (folder / "sites" / name / "rows.parquet").absolute()
-            single = ("aggregation.min_sites=1", "simulation.sites=1")
-            payments = f"simulation.source={source}"
-            simulate(Study.load(study, (*open_settings, *single, payments)), out)
-    return together, alone
 
 
 def _conclude(story: Story, summary: Mapping[str, Any]) -> None:

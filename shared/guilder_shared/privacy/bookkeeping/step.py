@@ -4,9 +4,10 @@ Usable without the rest of Guilder. This module draws no batch and counts no eps
 the caller samples (Poisson) and accounts.
 
 Review, mathematics. For weights that nobody chose against it, the step is the Gaussian
-mechanism on a sum that one unit moves by at most clip_norm x (1 + s); the divisor is public; the optimizer sees nothing else. An
-empty batch is noise alone. Not hidden: how long a step takes. With units of several
-rows the caller has capped the rows of a unit, if a cap was promised.
+mechanism on a sum that one unit moves by at most clip_norm x (1 + s); the divisor is
+public; the optimizer sees nothing else. An empty batch is noise alone. Not hidden: how
+long a step takes. With units of several rows the caller has capped the rows of a unit,
+if a cap was promised.
 Review, crash order: in memory only; charge before the rows are read.
 
 Not yet for weights that an adversary chose: a row's rounding may still depend on the
