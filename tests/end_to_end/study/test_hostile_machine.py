@@ -153,7 +153,7 @@ def test_signals_end_server_and_client_in_a_round_and_no_byte_leaves_this_machin
     monkeypatch.setenv("AUDIT_FILE", str(tmp_path / "audit"))
     hospitals = found()
     hospitals.start_all()
-    study = hospitals.study_with("training.rounds=40")
+    study = hospitals.study_with("training.rounds=16")
     run_id = hospitals.run(study)
     codes = {}
 
@@ -181,7 +181,7 @@ def test_signals_end_server_and_client_in_a_round_and_no_byte_leaves_this_machin
     assert last["kind"] == "run-finished", last
     for site in hospitals.sites:
         (grant,) = hospitals.grants(site)
-        assert len(grant.turns) == 40
+        assert len(grant.turns) == 16
         assert hospitals.verified(site).ok
     audit = (tmp_path / "audit").read_text().splitlines()
     assert len(audit) > 8  # it does see sockets
