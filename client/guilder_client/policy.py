@@ -4,6 +4,8 @@
 read no row. A refusal names the rule and its line in site.toml.
 """
 
+from dataclasses import asdict
+
 from guilder_client.settings import SiteFile
 from guilder_client.site import Site
 from guilder_shared import tasks
@@ -121,11 +123,7 @@ def _reserve(site: Site, study: Study, offer: Offer) -> Grant:
         num_turns=plan.num_turns,
         meta={
             "study": offer.study.decode(),
-            "plan": {
-                "noise_multiplier": plan.noise_multiplier,
-                "num_turns": plan.num_turns,
-                "sensitivity_slack": plan.sensitivity_slack,
-            },
+            "plan": asdict(plan),
             "unit": study.privacy.unit,
             "mechanism": study.privacy.mechanism,
             "simulated": site.seed is not None,

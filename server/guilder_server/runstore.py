@@ -11,6 +11,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -343,11 +344,7 @@ def described(error: GuilderError) -> dict[str, Any]:
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
     """A plan as JSON, for the facts of a run."""
-    return {
-        "noise_multiplier": plan.noise_multiplier,
-        "num_turns": plan.num_turns,
-        "sensitivity_slack": plan.sensitivity_slack,
-    }
+    return asdict(plan)
 
 
 def _as_toml(study: Study) -> bytes:
