@@ -26,10 +26,13 @@ class Examples:
     Attributes:
         inputs: Shape (rows, inputs), float32.
         targets: Shape (rows,), float32.
+        units: Shape (rows,), int64: whose row it is, any number a unit. None where
+            each row is a unit of its own.
     """
 
     inputs: NDArray[np.float32]
     targets: NDArray[np.float32]
+    units: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -1,0 +1,99 @@
+"""The study file: what is trained, on which rows, under which promise.
+
+A study carries no code and no path; its digest is what a site approves. `data` holds
+the contract, `parts` the other tables, `rules` what they must agree on. Nothing here
+knows a network, a ledger or a model.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import rfc8785
+
+from guilder_shared.settings.files import File, load_json, load_toml
+from guilder_shared.settings.mistakes import Contradiction, FileError, Mistake
+from guilder_shared.study.data import CategoryColumn, Column, NumberColumn, TableData
+from guilder_shared.study.parts import (
+    Aggregation,
+    Evaluation,
+    Header,
+    Model,
+    Privacy,
+    Simulation,
+    Training,
+)
+from guilder_shared.study.rules import RULES
+
+__all__ = [
+    "CategoryColumn",
+    "Column",
+    "NumberColumn",
+    "Simulation",
+    "Study",
+    "TableData",
+]
+
+
+class Study(File):
+    """One study, whole and checked."""
+
+    study: Header
+    data: TableData
+    model: Model
+    training: Training
+    privacy: Privacy
+    aggregation: Aggregation
+    evaluation: Evaluation
+    simulation: Simulation | None = None
+
+    @classmethod
+    def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
+        """Read a study file and apply `--set a.b=value` overrides.
+
+        Raises:
+            FileError: With every mistake; see `settings.load_toml` for the ids.
+        """
+        return load_toml(path, cls, overrides)
+
+    @classmethod
+    def from_canonical(cls, data: bytes) -> Self:
+        """The study as it travelled in an offer, from a server that may be hostile.
+
+        Raises:
+            FileError: GLD-C020 these are not the bytes `canonical` gives, so that
+                nobody approves one text and runs another; else as in `load`.
+        """
+        study = load_json(data, cls, "the study offered")
+        if study.canonical() != data:
+            what = "its bytes are not the canonical form (RFC 8785) of what they say"
+            fix = "Ask its sender for their version of Guilder."
+            raise FileError([Mistake("GLD-C020", "the study offered", "", what, fix)])
+        return study
+
+    def canonical(self) -> bytes:
+        """Canonical JSON (RFC 8785) of everything but `[simulation]`.
+
+        Defaults are written out, keys without a value are left out: a new optional
+        key does not change the digest of the studies that do not use it.
+        """
+        return rfc8785.dumps(
+            self.model_dump(
+                mode="json", by_alias=True, exclude={"simulation"}, exclude_none=True
+            )
+        )
+
+    def digest(self) -> str:
+        """SHA-256 of `canonical()`, as hex: what a site approves."""
+        return hashlib.sha256(self.canonical()).hexdigest()
+
+    @classmethod
+    def contradictions(cls, parts: Mapping[str, Any]) -> list[Contradiction]:
+        """What the tables of a study must agree on."""
+        return [
+            each
+            for needed, rule in RULES
+            if all(parts.get(name) is not None for name in needed)
+            for each in rule(*(parts[name] for name in needed))
+        ]

@@ -1,0 +1,131 @@
+"""The tables of a study file but [data]: header, model, schedule, promise, rounds.
+
+Every size is bounded here, so that a hostile study is refused before anything is built
+from it. This module knows no network, no ledger and no model.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from guilder_shared.settings.expectations import TEXT_PATTERN
+from guilder_shared.settings.files import Frozen, Listed, Name, Text
+from guilder_shared.settings.mistakes import Contradiction, ContradictionError
+
+LARGEST_EXACT = 2**53 - 1  # the largest integer of canonical JSON (RFC 8785)
+
+
+class Header(Frozen):
+    """What the study is called and what it is for."""
+
+    name: Name = Field(description="short name of the study")
+    recipe: Name = Field(description="an installed kind of task; no code travels")
+    purpose: str = Field(
+        pattern=TEXT_PATTERN,
+        min_length=1,
+        max_length=400,
+        description="why, for the officer who approves",
+    )
+
+
+class Model(Frozen):
+    """Which registered model, and its public shape."""
+
+    name: Name = Field(description='"logistic" or "mlp"')
+    hidden: Listed[Annotated[int, Field(ge=1, le=16_384)]] = Field(
+        default=(), max_length=16, description="units of each hidden layer"
+    )
+    prior: float | None = Field(
+        default=None, gt=0, lt=1, description="public rate of ones: the output's bias"
+    )
+
+
+class Training(Frozen):
+    """The schedule, all of it public."""
+
+    rounds: int = Field(ge=1, le=100_000, description="rounds of the whole study")
+    local_steps: int = Field(ge=1, le=100_000, description="private steps in a turn")
+    sample_rate: float = Field(gt=0, le=1, description="Poisson; 1 = full batch")
+    optimizer: Literal["sgd"] = Field(default="sgd", description="of the local steps")
+    learning_rate: float = Field(gt=0, le=1e6, description="of the local steps")
+    test_seed: int | None = Field(
+        default=None, ge=0, le=LARGEST_EXACT, description="only with mechanism none"
+    )
+
+
+class Privacy(Frozen):
+    """The promise made to each unit. No field here has a default."""
+
+    unit: Literal["record", "person", "site"] = Field(
+        description="whose presence is hidden"
+    )
+    mechanism: Literal["site-noise", "joint-noise", "none"] = Field(
+        description="who adds the noise"
+    )
+    epsilon: float = Field(
+        gt=0, le=100, description="rounds and spare turns together, per site"
+    )
+    delta: float = Field(gt=0, lt=1e-3, description="below 1 / records at a site")
+    clip_norm: float = Field(gt=0, le=1e6, description="L2, in gradient units")
+
+
+class Aggregation(Frozen):
+    """How replies become one model, and how long they are waited for."""
+
+    strategy: Literal["fedavg"] = Field(
+        default="fedavg", description="mean weighted by public sizes"
+    )
+    min_sites: int = Field(ge=1, le=1_000_000, description="fewest replies of a round")
+    round_deadline_s: float = Field(
+        default=600.0, gt=0, le=604_800, description="longest wait for replies"
+    )
+    spare_turns: int = Field(
+        default=2, ge=0, le=100, description="turns that may be lost; part of epsilon"
+    )
+    reply_quantum_s: float = Field(
+        default=1.0, ge=0, le=60, description="replies leave at multiples of this"
+    )
+
+
+class Evaluation(Frozen):
+    """On which rows the global model is measured."""
+
+    on: Literal["public-holdout", "none"] = Field(
+        description="rows that are public, or nothing"
+    )
+    rows: float = Field(
+        default=0.2, gt=0, lt=1, description="share set aside in simulation"
+    )
+
+
+class Partition(Frozen):
+    """How one source is dealt to simulated sites."""
+
+    kind: Literal["by", "iid"] = Field(description='"by" a column, or at random')
+    column: Text | None = Field(default=None, description='with kind = "by"')
+
+    @model_validator(mode="after")
+    def _column_with_by(self) -> Self:
+        if (self.kind == "by") == (self.column is not None):
+            return self
+        missing = self.column is None
+        what = 'missing, with kind = "by"' if missing else 'given, with kind = "iid"'
+        fix = 'Write { kind = "by", column = "…" } or { kind = "iid" }.'
+        raise ContradictionError([Contradiction(("column",), what, fix)])
+
+
+class Simulation(Frozen):
+    """Read by `guilder simulate` only; not part of the digest."""
+
+    sites: int = Field(ge=1, le=1_000_000, description="how many sites to play")
+    source: Text = Field(description="a generator's name, or a file")
+    partition: Partition = Field(description="how rows are dealt to the sites")
+    seed: int = Field(
+        ge=0, le=LARGEST_EXACT, description="keys sampling and noise of a played site"
+    )
+    names: Listed[Name] | None = Field(
+        default=None, description="one per site; site-1, site-2, … if left out"
+    )
+    public_sizes: Listed[Annotated[int, Field(ge=1, le=10**12)]] | None = Field(
+        default=None, description="one per site; from the rows if left out"
+    )

@@ -1,0 +1,110 @@
+"""What the tables of a study must agree on, each rule for itself.
+
+A rule looks at whole tables and gives contradictions with their fix. This module reads
+no file.
+"""
+
+import itertools
+from collections.abc import Callable
+
+from guilder_shared.settings.mistakes import Contradiction
+from guilder_shared.study.data import CategoryColumn, TableData
+from guilder_shared.study.parts import (
+    Aggregation,
+    Model,
+    Privacy,
+    Simulation,
+    Training,
+)
+
+LARGEST_MODEL = 64_000_000  # weights: 256 MB in float32
+
+
+def _target_is_no_input(data: TableData) -> list[Contradiction]:
+    """A model that reads its answer, or who somebody is, has learnt nothing."""
+    fix = "Remove it from [data.columns]."
+    roles = {"target": data.target, "person": data.person}
+    return [
+        Contradiction(("data", "columns", name), f"is the {role}, not an input", fix)
+        for role, name in roles.items()
+        if name in data.columns
+    ]
+
+
+def _person_is_named(data: TableData, privacy: Privacy) -> list[Contradiction]:
+    if privacy.unit != "person" or data.person is not None:
+        return []
+    what = 'missing; privacy.unit = "person" needs it'
+    fix = 'Write person = "…", the column that says whose row it is.'
+    return [Contradiction(("data", "person"), what, fix)]
+
+
+def _model_fits(data: TableData, model: Model) -> list[Contradiction]:
+    """Only an mlp has hidden layers, and no model is too large to be built."""
+    if bool(model.hidden) != (model.name == "mlp"):
+        what = "missing" if model.name == "mlp" else "given"
+        what += f', with name = "{model.name}"'
+        fix = 'Write name = "mlp" with hidden = [64, 64], or "logistic" without.'
+        return [Contradiction(("model", "hidden"), what, fix)]
+    inputs = sum(
+        len(column.values) if isinstance(column, CategoryColumn) else 1
+        for column in data.columns.values()
+    )
+    widths = [inputs, *model.hidden, 1]
+    weights = sum((before + 1) * after for before, after in itertools.pairwise(widths))
+    if weights <= LARGEST_MODEL:
+        return []
+    what = f"{inputs:,} inputs and these layers make {weights:,} weights"
+    fix = f"Give fewer values or smaller layers: at most {LARGEST_MODEL:,} weights."
+    return [Contradiction(("model", "hidden"), what, fix)]
+
+
+def _seed_is_for_tests(training: Training, privacy: Privacy) -> list[Contradiction]:
+    """Who knows the seed can take the noise off again."""
+    if training.test_seed is None or privacy.mechanism == "none":
+        return []
+    what = f'given, with privacy.mechanism = "{privacy.mechanism}"'
+    fix = "Remove it: randomness that protects somebody comes from no seed."
+    return [Contradiction(("training", "test_seed"), what, fix)]
+
+
+def _joint_noise_is_one_step(
+    training: Training, privacy: Privacy
+) -> list[Contradiction]:
+    if privacy.mechanism != "joint-noise" or training.local_steps == 1:
+        return []
+    what = f"is {training.local_steps}; joint-noise releases one step at a time"
+    fix = 'Write local_steps = 1, or mechanism = "site-noise".'
+    return [Contradiction(("training", "local_steps"), what, fix)]
+
+
+def _enough_sites(
+    aggregation: Aggregation, simulation: Simulation
+) -> list[Contradiction]:
+    """The sites that are played make a quorum, and the lists name each of them."""
+    found = []
+    if aggregation.min_sites > simulation.sites:
+        what = f"is {aggregation.min_sites}, but simulation.sites is {simulation.sites}"
+        fix = "Play more sites, or ask for fewer."
+        found.append(Contradiction(("aggregation", "min_sites"), what, fix))
+    for key in ("names", "public_sizes"):
+        values = getattr(simulation, key)
+        if values is not None and len(values) != simulation.sites:
+            what = f"has {len(values)} entries for {simulation.sites} sites"
+            fix = "Give one entry per site, or leave the key out."
+            found.append(Contradiction(("simulation", key), what, fix))
+    names = simulation.names or ()
+    if len(set(names)) < len(names):
+        what, fix = "names a site twice", "Give each site a name of its own."
+        found.append(Contradiction(("simulation", "names"), what, fix))
+    return found
+
+
+RULES: tuple[tuple[tuple[str, ...], Callable[..., list[Contradiction]]], ...] = (
+    (("data",), _target_is_no_input),
+    (("data", "privacy"), _person_is_named),
+    (("data", "model"), _model_fits),
+    (("training", "privacy"), _seed_is_for_tests),
+    (("training", "privacy"), _joint_noise_is_one_step),
+    (("aggregation", "simulation"), _enough_sites),
+)
