@@ -6,8 +6,11 @@ changes nothing here.
 
 Review, mathematics: each unit is in a step's batch independently with probability
 floor(rate x 2**64) / 2**64, which is never above the stated rate; the uniform is 64
-bits of AES-256-CTR, so no rate is rounded to what 24 bits can hold. Public: the
-rate and the number of steps. Secret: who was drawn, and how many.
+bits of AES-256, so no rate is rounded to what 24 bits can hold. Units that have names
+(persons) are drawn by their name: AES is a permutation that nobody can tell from a
+random one, names are distinct, so the coins are independent, and who else is there
+moves nobody's coin. Public: the rate and the number of steps. Secret: who was drawn,
+and how many.
 Review, crash order: this room sends nothing and writes nothing. Keys live in memory
 only; a turn that is run again after a crash draws new keys, hence a fresh batch and
 fresh noise, and one output ever leaves.
@@ -29,7 +32,8 @@ from guilder_shared.study import Study
 
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 Words = np.ndarray[tuple[int], np.dtype[np.uint64]]
-Purpose = Literal["sampling", "noise"]
+Names = np.ndarray[tuple[int], np.dtype[np.int64]]
+Purpose = Literal["sampling", "records", "noise"]
 
 _BLOCK_WORDS = 1 << 14  # 128 KiB at a time: the keystream stays in the cache
 _ZEROS = bytes(8 * _BLOCK_WORDS)
@@ -142,8 +146,7 @@ def poisson(num_units: int, sample_rate: float, key: bytes) -> Indices:
         raise ValueError(f"sample_rate must be in (0, 1], not {sample_rate!r}")
     if sample_rate == 1:
         return np.arange(num_units, dtype=np.int64)
-    # A float is a fraction: floor(rate x 2**64) is exact integer arithmetic.
-    threshold = np.uint64(int(Fraction(sample_rate) * 2**64))
+    threshold = _threshold(sample_rate)
     stream = Keystream(key)
     drawn = [
         np.flatnonzero(stream.words(min(_BLOCK_WORDS, num_units - start)) < threshold)
@@ -153,3 +156,51 @@ def poisson(num_units: int, sample_rate: float, key: bytes) -> Indices:
     if not drawn:
         return np.empty(0, dtype=np.int64)
     return np.concatenate(drawn).astype(np.int64, copy=False)
+
+
+def named_words(names: Names, places: Indices, key: bytes) -> Words:
+    """A uniform word for each (name, place), a function of these two and the key.
+
+    Args:
+        names: Shape (words,), any numbers.
+        places: Shape (words,); together with `names` no pair comes twice.
+        key: 32 bytes, used for this purpose only.
+
+    Returns:
+        Shape (words,), uniform on 0 .. 2**64 - 1, independent of each other up to
+        the 2**-128 by which AES on distinct blocks differs from a random function.
+    """
+    blocks = np.empty((len(names), 2), dtype="<i8")
+    blocks[:, 0], blocks[:, 1] = names, places
+    # Not for secrecy: each block is a name, met once, and its image is the coin.
+    cipher = Cipher(algorithms.AES256(key), modes.ECB())  # noqa: S305
+    images = np.frombuffer(cipher.encryptor().update(blocks.tobytes()), dtype="<u8")
+    return images[::2].astype(np.uint64)
+
+
+def poisson_named(names: Names, sample_rate: float, key: bytes) -> Indices:
+    """Draw one step's batch among units with names: each by its own coin.
+
+    Whether a unit is drawn follows from its name and the key, whoever else is there.
+
+    Args:
+        names: Shape (units,), each once. Secret.
+        sample_rate: In (0, 1], public. 1 takes every unit and flips no coin.
+        key: 32 bytes, used for this draw only.
+
+    Returns:
+        Places in `names`, rising; none at all does happen.
+
+    Source: As `poisson`.
+    """
+    if not 0 < sample_rate <= 1:
+        raise ValueError(f"sample_rate must be in (0, 1], not {sample_rate!r}")
+    if sample_rate == 1:
+        return np.arange(len(names), dtype=np.int64)
+    words = named_words(names, np.zeros(len(names), dtype=np.int64), key)
+    return np.flatnonzero(words < _threshold(sample_rate)).astype(np.int64, copy=False)
+
+
+def _threshold(sample_rate: float) -> np.uint64:
+    # A float is a fraction: floor(rate x 2**64) is exact integer arithmetic.
+    return np.uint64(int(Fraction(sample_rate) * 2**64))

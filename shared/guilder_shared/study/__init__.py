@@ -72,6 +72,21 @@ class Study(File):
             raise FileError([Mistake("GLD-C020", "the study offered", "", what, fix)])
         return study
 
+    @property
+    def identity(self) -> str | None:
+        """The column that says whose row a row is; None where the unit is no person."""
+        return self.data.person if self.privacy.unit == "person" else None
+
+    @property
+    def site_contract(self) -> TableData:
+        """The contract with a site: it names the person only where that is read."""
+        return self.data.model_copy(update={"person": self.identity})
+
+    @property
+    def public_contract(self) -> TableData:
+        """The contract with public rows, which belong to nobody."""
+        return self.data.model_copy(update={"person": None})
+
     def canonical(self) -> bytes:
         """Canonical JSON (RFC 8785) of everything but `[simulation]`.
 

@@ -54,7 +54,11 @@ class Training(Frozen):
 
 
 class Privacy(Frozen):
-    """The promise made to each unit. No field here has a default."""
+    """The promise made to each unit. No field here has a default.
+
+    Every unit with records of its own adds at most `clip_norm` to a step. A person adds
+    at most `max_records` of its records at once, a site all of its own.
+    """
 
     unit: Literal["record", "person", "site"] = Field(
         description="whose presence is hidden"
@@ -67,6 +71,12 @@ class Privacy(Frozen):
     )
     delta: float = Field(gt=0, lt=1e-3, description="below 1 / records at a site")
     clip_norm: float = Field(gt=0, le=1e6, description="L2, in gradient units")
+    max_records: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description='most records of one person in a step; with unit = "person" only',
+    )
 
 
 class Aggregation(Frozen):

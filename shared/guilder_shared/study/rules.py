@@ -39,6 +39,20 @@ def _person_is_named(data: TableData, privacy: Privacy) -> list[Contradiction]:
     return [Contradiction(("data", "person"), what, fix)]
 
 
+def _persons_are_capped(privacy: Privacy) -> list[Contradiction]:
+    """How many records of a person count is part of the promise, so it is written."""
+    where = ("privacy", "max_records")
+    if privacy.unit == "person" and privacy.max_records is None:
+        fix = "Write max_records = 20: most records of one person in a step, public."
+        what = 'missing; privacy.unit = "person" needs it'
+        return [Contradiction(where, what, fix)]
+    if privacy.unit != "person" and privacy.max_records is not None:
+        what = f'given, with privacy.unit = "{privacy.unit}"'
+        fix = 'Remove it, or write unit = "person" and data.person.'
+        return [Contradiction(where, what, fix)]
+    return []
+
+
 def _model_fits(data: TableData, model: Model) -> list[Contradiction]:
     """Only an mlp has hidden layers, and no model is too large to be built."""
     if bool(model.hidden) != (model.name == "mlp"):
@@ -103,6 +117,7 @@ def _enough_sites(
 RULES: tuple[tuple[tuple[str, ...], Callable[..., list[Contradiction]]], ...] = (
     (("data",), _target_is_no_input),
     (("data", "privacy"), _person_is_named),
+    (("privacy",), _persons_are_capped),
     (("data", "model"), _model_fits),
     (("training", "privacy"), _seed_is_for_tests),
     (("training", "privacy"), _joint_noise_is_one_step),
