@@ -4,9 +4,9 @@ A file counts once its SHA-256 stands in the ledger; it is written, fsynced and
 renamed before that row. It is deleted when the server's receipt is in the chain.
 """
 
-import os
 from pathlib import Path
 
+from guilder_shared import durable
 from guilder_shared.errors import IntegrityError
 from guilder_shared.messages import sha256
 
@@ -25,19 +25,7 @@ class SealedTurns:
     def write(self, grant_id: str, turn_no: int, data: bytes) -> str:
         """Make the bytes durable; returns their SHA-256 for the ledger's row."""
         path = self.path(grant_id, turn_no)
-        part = path.with_suffix(".part")
-        with os.fdopen(
-            os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
-        ) as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        durable.write(path, data, mode=durable.OWNER_ONLY)
         return sha256(data)
 
     def read(self, grant_id: str, turn_no: int, expected_sha256: str) -> bytes:

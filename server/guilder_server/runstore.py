@@ -6,7 +6,6 @@ are rebuilt from the database on opening. This module knows no network and no to
 """
 
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Self
 
+from guilder_shared import durable
 from guilder_shared.errors import GuilderError, IntegrityError, RunFailed
 from guilder_shared.messages import Plan, Receipt, Weights, pack, sha256, unpack
 from guilder_shared.models import registry
@@ -50,7 +50,7 @@ class RunStore:
         Killed in here, the folder holds a whole run or none (`begun`).
         """
         folder.mkdir(parents=True, exist_ok=True)
-        write_durably(folder / "study.toml", _as_toml(study))
+        durable.write(folder / "study.toml", _as_toml(study))
         store = cls(folder, study)
         with store.at_once():
             own = {"digest": study.digest(), "rounds": study.training.rounds}
@@ -217,7 +217,7 @@ class RunStore:
     ) -> None:
         """Make a round's model durable; afterwards the round is never run again."""
         data = pack(model)
-        write_durably(self.model_path(round_no), data)
+        durable.write(self.model_path(round_no), data)
         now = time.time()
         told = {"metrics": dict(metrics), "sites": sorted(receipts)}
         with self.at_once():
@@ -286,7 +286,7 @@ class RunStore:
         rows = self._db.execute("SELECT key, value FROM facts ORDER BY key")
         facts = {key: json.loads(value) for key, value in rows}
         text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
-        write_durably(self.folder / "run.json", text.encode())
+        durable.write(self.folder / "run.json", text.encode())
 
     def _rebuild_files(self) -> None:
         """metrics.jsonl and events.jsonl as the database has them: no gap, no twin."""
@@ -300,7 +300,7 @@ class RunStore:
         ]
         for name, rows in (("metrics", lines), ("events", self.events())):
             text = "".join(json.dumps(row) + "\n" for row in rows)
-            write_durably(self.folder / f"{name}.jsonl", text.encode())
+            durable.write(self.folder / f"{name}.jsonl", text.encode())
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -352,29 +352,6 @@ def _as_toml(study: Study) -> bytes:
 
     parts = study.model_dump(mode="json", by_alias=True, exclude_none=True)
     return tomli_w.dumps(parts).encode()
-
-
-def write_durably(path: Path, data: bytes) -> None:
-    """Write, fsync, rename, fsync the folder: after a crash, old or new, never half."""
-    is_new = not path.parent.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
-    _sync(path.parent)
-    if is_new:  # its own name stands in the folder above
-        _sync(path.parent.parent)
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _metric_lines(

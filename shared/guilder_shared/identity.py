@@ -23,9 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from guilder_shared import durable
 from guilder_shared.errors import EnrolmentError
-
-OWNER_ONLY = 0o600
 
 
 class SigningKey:
@@ -111,18 +110,15 @@ def write_private(path: Path, data: bytes) -> None:
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     try:
-        descriptor = os.open(path, flags, OWNER_ONLY)
+        descriptor = os.open(path, flags, durable.OWNER_ONLY)
     except FileExistsError:
         raise EnrolmentError(
             "GLD-E004",
             f"{path} exists already; a key is never overwritten",
             fix="Use another folder, or move the old keys away first.",
         ) from None
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    _sync_folder(path.parent)
+    durable.write_through(descriptor, data)
+    durable.sync_folder(path.parent)
 
 
 def read_private(path: Path) -> bytes:
@@ -166,11 +162,3 @@ def _not_a_key(path: Path, wanted: str) -> EnrolmentError:
         f"{path} does not hold {wanted}",
         fix="Point to the file that `guilder server init` wrote, or make new keys.",
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

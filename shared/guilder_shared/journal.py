@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import rfc8785
 
+from guilder_shared import durable
 from guilder_shared.chain import GENESIS, Entry, check_chain, digest, signed_bytes
 from guilder_shared.errors import IntegrityError
 from guilder_shared.identity import SigningKey
@@ -94,7 +95,7 @@ class Journal:
                 _make_durable(journal._database, path)
                 _make_schema(journal._database)
                 journal.verify()
-            _sync_folder(path.parent)
+            durable.sync_folder(path.parent)
         except BaseException:
             journal.close()
             raise
@@ -297,11 +298,3 @@ def _make_schema(database: sqlite3.Connection) -> None:
     database.executescript(
         f"BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION_ID}; COMMIT;"
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,8 +16,8 @@ from guilder_client.sealed import SealedTurns
 from guilder_client.settings import SiteFile
 from guilder_client.site import Site
 from guilder_server import rounds
-from guilder_server.runstore import RunStore, plan_facts, write_durably
-from guilder_shared import reports
+from guilder_server.runstore import RunStore, plan_facts
+from guilder_shared import durable, reports
 from guilder_shared.claims import claimed
 from guilder_shared.errors import StudyError
 from guilder_shared.identity import SigningKey
@@ -245,5 +245,5 @@ def _finish(
         seconds=seconds,
         run_dir=store.folder,
     )
-    write_durably(store.folder / "summary.json", (run.to_json() + "\n").encode())
+    durable.write(store.folder / "summary.json", (run.to_json() + "\n").encode())
     return run

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from guilder_server import runstore
 from guilder_server.runstore import RunStore
-from guilder_shared import reports
+from guilder_shared import durable, reports
 from guilder_shared.privacy.ledger import Ledger
 from guilder_shared.study import Study
 from guilder_simulations.engine import Run, simulate
@@ -31,11 +30,15 @@ def undisturbed(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return simulate(study, tmp_path_factory.mktemp("run"))
 
 
-def killed_at(owner: Any, name: str, number: int, *, done: bool) -> None:
-    """Die at this call of `owner.name`: before it, or once it is done."""
+def killed_at(
+    owner: Any, name: str, number: int, file: str | None = None, *, done: bool
+) -> None:
+    """Die at this call of `owner.name`, on this file: before it, or once it is done."""
     real, calls = getattr(owner, name), Counter[str]()
 
     def dying(*args: Any, **named: Any) -> Any:
+        if file is not None and args[0].name != file:
+            return real(*args, **named)
         calls[name] += 1
         if calls[name] == number and not done:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -47,13 +50,13 @@ def killed_at(owner: Any, name: str, number: int, *, done: bool) -> None:
     setattr(owner, name, dying)
 
 
-POINTS = {
-    "a run's study is written": (runstore, "write_durably", 1),
+POINTS: dict[str, tuple[Any, ...]] = {
+    "a run's study is written": (durable, "write", 1, "study.toml"),
     "a turn has its number": (RunStore, "turn_no", 3),
     "a site is charged": (Ledger, "spend", 6),
     "a result is sealed": (Ledger, "seal", 6),
     "a receipt is kept": (Ledger, "receipt", 2),
-    "a model is written": (runstore, "write_durably", 5),
+    "a model is written": (durable, "write", 1, "model.safetensors"),
     "a round is committed": (RunStore, "commit", 1),
     "the last round is committed": (RunStore, "commit", ROUNDS),
     "a study is closed at a site": (Ledger, "close", 2),
