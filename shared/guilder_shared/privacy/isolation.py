@@ -3,165 +3,197 @@
 Matrix kernels round a row differently by the height of the matrix and by the row's
 place in memory. A server that sends weights which cancel can make that last bit decide
 the whole gradient; then one record more moves many other records' gradients. So every
-pass here has the same public number of rows, filled up with rows that count nothing,
-and the kernels of this machine are tried on made-up rows before they see a real one.
-This module clips nothing and draws no noise. It imports torch and opacus.
+pass of an isolated step has the same public number of rows, filled up with rows that
+count nothing, and the kernels of this machine are tried on made-up rows before they see
+a real one. This module clips nothing and draws no noise. It imports torch.
 
 Review, mathematics. With passes of constant height, and kernels that give a row the
-same bits at every place, a row's gradient is a function of that row and of public
-numbers alone; the clipped sum then moves by at most C when a row comes or goes (its
-float64 rounding is far inside s). Where the trial fails, passes hold one row each:
-slower, and true by construction. Public: shapes, rate, public size.
+same bits at every place, what enters the sum for a unit is a function of its rows and
+of public numbers alone; the sum itself is float64 (`bookkeeping.parts`), so it moves by
+at most C (1 + s) when a unit comes or goes. Where the trial fails, passes hold one unit
+each: slower, and true by construction. Public: shapes, rate, public size.
 Review, crash order: all in memory; nothing is sent or written here.
 """
 
-import copy
 import math
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
-from opacus.grad_sample import GradSampleModule, register_grad_sampler
-from opacus.grad_sample.linear import compute_linear_grad_sample
 from torch import Tensor, nn
 
-Losses = Callable[[Tensor, Tensor], Tensor]
+from guilder_shared.privacy.bookkeeping import batches
+from guilder_shared.privacy.bookkeeping.parts import Units
 
-CHUNK_NUMBERS = 1 << 21  # per-unit gradient numbers held at once: 8 MiB of float32
-MAX_CHUNK_ROWS = 4096
+if TYPE_CHECKING:
+    from guilder_shared.privacy.bookkeeping.engine import BookKeeping
+
+Losses = Callable[[Any, Any], Tensor]
+
+PASS_NUMBERS = 1 << 26  # numbers that a pass keeps: 256 MiB of float32
+MAX_PASS_ROWS = 4096
 _STEP = 64  # a multiple of every vector loop's length, unrolled
-_NARROW = 16  # below this many outputs, matrix kernels look at a row's address
-_TRIALS = 8  # two kernels agree on a random row in less than half of the cases
+_LIGHT = 1 << 20  # numbers of a pass below which a row more costs next to nothing
+_LARGE = 1 << 18  # numbers compared in one trial, above which few trials suffice
+_TRIALS, _FEW_TRIALS = 8, 2  # two kernels agree on a random row in less than half
 
 _tried: dict[tuple[object, ...], bool] = {}
 
 
-class NarrowLinear(nn.Linear):
-    """A linear layer of few outputs, summed row by row instead of by a kernel."""
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """(rows, inputs) to (rows, outputs)."""
-        return (rows.unsqueeze(1) * self.weight).sum(-1) + self.bias
-
-
-register_grad_sampler(NarrowLinear)(compute_linear_grad_sample)
-
-
-def narrow(module: nn.Module) -> nn.Module:
-    """The same module, its narrow linear layers replaced; weights and names are kept.
-
-    A single output stays: its kernel treats every row alike once heights are equal.
-    """
-    for name, layer in module.named_children():
-        if type(layer) is nn.Linear and 1 < layer.out_features < _NARROW:
-            same = NarrowLinear(layer.in_features, layer.out_features)
-            same.load_state_dict(layer.state_dict())
-            setattr(module, name, same)
-        else:
-            narrow(layer)
-    return module
-
-
-def hooked(module: nn.Module) -> GradSampleModule:
-    """The module with per-sample gradient hooks; a row's place does not matter."""
-    # The inputs are data and need no gradient; torch warns about exactly that.
-    warnings.filterwarnings(
-        "ignore",
-        message="Full backward hook is firing when gradients are computed with "
-        "respect to module outputs since no inputs require gradients",
-        category=UserWarning,
-    )
-    return GradSampleModule(narrow(module), loss_reduction="sum")
-
-
-def pass_rows(module: nn.Module, losses: Losses, *, expected: float) -> int:
-    """Rows in every pass of a turn: public, and safe on this machine.
+def pass_rows(
+    engine: "BookKeeping",
+    losses: Losses,
+    like: tuple[Any, Any],
+    *,
+    expected: float,
+    asked: int | None = None,
+) -> int:
+    """Rows in every pass: public, and safe on this machine.
 
     Args:
-        module: Before `clipping.wrap`; it is left alone.
+        engine: Isolated; its weights are changed for the trial and put back.
         losses: The recipe's, one loss a row.
-        expected: sample_rate x public size.
+        like: Inputs and targets of any number of rows: shapes and dtypes count.
+        expected: Rows of a usual batch, public.
+        asked: Rows that the caller wants instead, public.
 
     Returns:
         Enough for most batches within memory's bound; 1 where this machine's kernels
-        let a row's place change its gradient.
+        let a row's place change what it contributes.
     """
-    rows = _wanted(chunk_rows(module), expected)
-    key = (rows, losses, *((type(m), *_shapes(m)) for m in module.modules()))
+    rows = asked or _wanted(_kept_by_row(engine, losses, like), expected)
+    model = engine.model
+    key = (
+        rows,
+        losses,
+        repr(model),
+        *((p.shape, p.dtype, str(p.device)) for p in model.parameters()),
+        *((x.shape[1:], x.dtype) for x in _tensors(like)),
+        torch.get_num_threads(),
+    )
     if key not in _tried:
-        _tried[key] = rows == 1 or _is_isolated(module, losses, rows)
+        _tried[key] = rows == 1 or _is_isolated(engine, losses, like, rows)
     return rows if _tried[key] else 1
 
 
-def chunk_rows(module: nn.Module) -> int:
-    """Most rows to pass at once so that memory stays flat; from shapes alone."""
-    num_numbers = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    return max(1, min(MAX_CHUNK_ROWS, CHUNK_NUMBERS // max(1, num_numbers)))
+def _kept_by_row(engine: "BookKeeping", losses: Losses, like: tuple[Any, Any]) -> int:
+    """Numbers held for a row: what two rows of zeros keep.
 
-
-def filled_up(
-    inputs: Tensor, targets: Tensor, chosen: Tensor, rows: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The chosen rows, then zeros up to `rows`, and a mask that is 1 for the chosen.
-
-    A loss times the mask gives a filled-in row a gradient of exactly zero.
-
-    Args:
-        inputs: Shape (all, inputs).
-        targets: Shape (all,).
-        chosen: Row numbers, at most `rows` of them.
-        rows: The height of every pass.
+    Not half of it: autograd holds about as much again between the layers.
     """
-    num = len(chosen)
-    some = torch.zeros(rows, inputs.shape[1])
-    answers, mask = torch.zeros(rows), torch.zeros(rows)
-    some[:num], answers[:num], mask[:num] = inputs[chosen], targets[chosen], 1.0
-    return some, answers, mask
+    return sum(x.numel() for x in _entering(engine, losses, batches.zeros(like, 2)))
 
 
-def _wanted(most: int, expected: float) -> int:
-    if most < _STEP:
-        return 1 << (most.bit_length() - 1)
+def _wanted(kept: int, expected: float) -> int:
+    """Rows of a pass, from public numbers: memory stays flat, little is filled in."""
+    most = max(1, min(MAX_PASS_ROWS, PASS_NUMBERS // max(1, kept)))
     enough = expected + 3 * math.sqrt(expected)  # nearly every Poisson batch
-    return min(most // _STEP, math.ceil(enough / _STEP)) * _STEP
+    if most >= _STEP and enough * kept <= 2 * _LIGHT:
+        return min(most // _STEP, math.ceil(enough / _STEP)) * _STEP
+    # heavy rows: passes of a quarter of a batch, so that an eighth is filled in
+    few = max(8, min(most, int(expected / 4)))
+    return 1 << (min(most, few).bit_length() - 1)
 
 
-def _shapes(module: nn.Module) -> tuple[torch.Size, ...]:
-    return tuple(p.shape for p in module.parameters(recurse=False))
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    else:
+        for one in value:
+            yield from _tensors(one)
 
 
-def _is_isolated(module: nn.Module, losses: Losses, rows: int) -> bool:
-    """Whether made-up rows have the same gradient, to the bit, one place further."""
+def _is_isolated(
+    engine: "BookKeeping", losses: Losses, like: tuple[Any, Any], rows: int
+) -> bool:
+    """Whether made-up rows enter with the same bits one place further.
+
+    In every second trial half of the rows around them are zeros as well.
+    """
     generator = torch.Generator().manual_seed(rows)
-    trial = hooked(copy.deepcopy(module))
-    for _ in range(_TRIALS):
-        width = _randomize(trial, generator)
-        inputs = torch.rand(rows, width, generator=generator) * 2 - 1
-        targets = (torch.rand(rows, generator=generator) < 0.5).float()
-        here = _gradients(trial, losses, inputs, targets)
-        there = _gradients(trial, losses, inputs.roll(1, 0), targets.roll(1, 0))
-        if not torch.equal(here.roll(1, 0), there):
+    trials = done = 0
+    with _made_up_weights(engine) as randomize:
+        while trials < _TRIALS:
+            randomize(generator)
+            batch = _batch(engine, like, rows, generator)
+            kept = torch.ones(rows, dtype=torch.bool)
+            if done % 2:
+                kept[::2] = False
+            here = _entering(engine, losses, batch)
+            there = _entering(engine, losses, _moved(batch, kept))
+            if not _same(here, there, kept):
+                return False
+            large = sum(x.numel() for x in here) >= _LARGE
+            trials += _TRIALS // _FEW_TRIALS if large else 1
+            done += 1
+    return True
+
+
+def _batch(
+    engine: "BookKeeping",
+    like: tuple[Any, Any],
+    rows: int,
+    generator: torch.Generator,
+) -> tuple[Any, Any]:
+    tables = [m for m in engine.model.modules() if isinstance(m, nn.Embedding)]
+    below = min((m.num_embeddings for m in tables), default=2)
+    inputs = batches.made_up(like[0], rows, generator, below=below)
+    targets = batches.made_up(like[1], rows, generator)
+    if isinstance(targets, Tensor) and targets.is_floating_point():
+        targets = (targets > 0).to(targets.dtype)
+    return inputs, targets
+
+
+def _moved(value: Any, kept: Tensor) -> Any:
+    """Every row one place further, those that are not kept as zeros."""
+    if isinstance(value, tuple):
+        return tuple(_moved(x, kept) for x in value)
+    mask = kept.to(value.device).view(-1, *[1] * (value.dim() - 1))
+    return torch.where(mask, value, torch.zeros_like(value)).roll(1, 0)
+
+
+def _entering(
+    engine: "BookKeeping", losses: Losses, batch: tuple[Any, Any]
+) -> list[Tensor]:
+    """What a pass of these rows would add, rows first."""
+    inputs, targets = batch
+    return engine.entering(
+        lambda: losses(batches.call(engine.model, inputs), targets),
+        Units(batches.num_rows(inputs)),
+    )
+
+
+def _same(here: list[Tensor], there: list[Tensor], kept: Tensor) -> bool:
+    """Whether all kept rows are the same, and most of them numbers at all."""
+    finite = torch.isfinite(here[0][kept.to(here[0].device)])
+    if float(finite.double().mean()) < 0.5:
+        return False
+    for one, other in zip(here, there, strict=True):
+        places = kept.to(one.device)
+        a, b = one[places], other.roll(-1, 0)[places]
+        if not bool(((a == b) | (a.isnan() & b.isnan())).all()):
             return False
     return True
 
 
-def _randomize(model: nn.Module, generator: torch.Generator) -> int:
-    """Give every weight a random value; returns the first layer's inputs."""
-    width = 0
-    with torch.no_grad():
-        for p in model.parameters():
-            width = width or p.shape[-1]
-            scale = 1 / math.sqrt(p.shape[-1])
-            p.copy_(torch.randn(p.shape, generator=generator) * scale)
-    return width
+@contextmanager
+def _made_up_weights(
+    engine: "BookKeeping",
+) -> Iterator[Callable[[torch.Generator], None]]:
+    """Lets every trained weight be random for a while."""
+    before = [p.detach().clone() for p in engine.params]
 
+    def randomize(generator: torch.Generator) -> None:
+        with torch.no_grad():
+            for p in engine.params:
+                scale = 1 / math.sqrt(max(1, p[0].numel() if p.dim() else 1))
+                drawn = torch.randn(p.shape, generator=generator, dtype=p.dtype)
+                p.copy_(drawn * scale)
 
-def _gradients(
-    model: GradSampleModule, losses: Losses, inputs: Tensor, targets: Tensor
-) -> Tensor:
-    """Each row's gradient as a turn computes it: (rows, numbers)."""
-    rows = len(inputs)
-    (losses(model(inputs), targets) * torch.ones(rows)).sum().backward()  # type: ignore[no-untyped-call]
-    grads = [p.grad_sample.reshape(rows, -1) for p in model.parameters()]
-    model.zero_grad()
-    return torch.cat(grads, dim=1)
+    try:
+        yield randomize
+    finally:
+        with torch.no_grad():
+            for p, old in zip(engine.params, before, strict=True):
+                p.copy_(old)

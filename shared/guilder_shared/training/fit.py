@@ -1,13 +1,13 @@
 """One site's part of the learning: a few private steps from the global model.
 
 Draw, clip, noise, divide, step. This module reads no file, charges nothing and sends
-nothing. It imports torch and opacus: import it lazily.
+nothing. It imports torch: import it lazily.
 
 Review, mathematics: the result is a function of `local_steps` Poisson-sampled Gaussian
 sums and of public constants, hence costs what `accounting.turn_event` says. All that
-rows can change passes through `PrivateOptimizer`; the number of rows passes through
-nothing. With mechanism "none" the schedule and the clipping are the same and the noise
-is missing: what leaves is unprotected.
+rows can change passes through `PrivateStep`, isolated because the weights are the
+server's; the number of rows passes through nothing. With mechanism "none" the schedule
+and the clipping are the same and the noise is missing: what leaves is unprotected.
 Review, crash order: the caller has made the turn's charge durable before it has read
 `examples`, and makes the result durable before it sends it. Run again after a crash,
 the turn has fresh keys and one output ever leaves.
@@ -15,14 +15,15 @@ the turn has fresh keys and one output ever leaves.
 
 import numpy as np
 import torch
-from opacus.grad_sample import GradSampleModule
 from torch import Tensor
 
 from guilder_shared import tasks
 from guilder_shared.messages import Plan
 from guilder_shared.models import registry
 from guilder_shared.models.registry import Weights
-from guilder_shared.privacy import accounting, clipping, isolation
+from guilder_shared.privacy import accounting
+from guilder_shared.privacy.bookkeeping.batches import Inputs
+from guilder_shared.privacy.bookkeeping.step import PrivateStep, make_private_step
 from guilder_shared.privacy.sampling import TurnKeys, poisson
 from guilder_shared.study import Study
 from guilder_shared.tasks import Examples
@@ -60,7 +61,7 @@ def fit(
     Raises:
         StudyError: The weights are not this study's.
         PlanError: The plan is not this study's (`accounting.check_plan`), or the model
-            cannot be trained privately (`clipping.check_model`).
+            cannot be trained privately (`make_private_step`).
 
     Source: Abadi et al. 2016, algorithm 1.
     """
@@ -69,50 +70,31 @@ def fit(
     accounting.check_plan(study, plan)  # no noise only where none was promised
     with device.one_thread():
         module = _load(weights, study)
-        expected = study.training.sample_rate * public_size
-        # one public height for every pass, so that no row's bits tell of another
-        rows = isolation.pass_rows(
-            module, tasks.recipe(study.study.recipe).losses, expected=expected
-        )
-        model = clipping.wrap(module)
-        optimizer = clipping.PrivateOptimizer(
-            GradientDescent(model.parameters(), study.training.learning_rate),
-            noise_multiplier=plan.noise_multiplier or 0.0,
+        divisor = study.training.sample_rate * public_size
+        step = make_private_step(
+            module,
+            tasks.recipe(study.study.recipe).losses,
+            GradientDescent(module.parameters(), study.training.learning_rate),
             clip_norm=study.privacy.clip_norm,
-            divisor=expected,
+            noise_multiplier=plan.noise_multiplier or 0.0,
+            divisor=divisor,
             keys=keys,
+            isolated=True,  # the weights are the server's
         )
-        _steps(model, optimizer, study, examples, keys, rows)
-        return _difference(model, weights)
+        _steps(step, study, examples, keys)
+        return _difference(module, weights)
 
 
-def _steps(
-    model: GradSampleModule,
-    optimizer: clipping.PrivateOptimizer,
-    study: Study,
-    examples: Examples,
-    keys: TurnKeys,
-    rows: int,
-) -> None:
-    training = study.training
-    losses = tasks.recipe(study.study.recipe).losses
-    inputs = torch.from_numpy(examples.inputs)
-    targets = torch.from_numpy(examples.targets)
-    for step in range(training.local_steps):
-        key = keys.key("sampling", step)
-        drawn = poisson(len(examples), training.sample_rate, key)  # 1 who
-        if not drawn.size:
-            optimizer.empty_step()
-            optimizer.zero_grad()
-            continue
-        chunks = torch.split(torch.from_numpy(drawn), rows)
-        for chunk in chunks:
-            some, answers, mask = isolation.filled_up(inputs, targets, chunk, rows)
-            loss = (losses(model(some), answers) * mask).sum()  # 2 how wrong
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.signal_skip_step(chunk is not chunks[-1])
-            optimizer.step()  # 3 clip and sum; after the last chunk noise and learn
-            optimizer.zero_grad()
+def _steps(step: PrivateStep, study: Study, examples: Examples, keys: TurnKeys) -> None:
+    def fetch(rows: Tensor) -> tuple[Inputs, Tensor]:
+        chosen = rows.numpy()
+        inputs, targets = examples.inputs[chosen], examples.targets[chosen]
+        return torch.from_numpy(inputs), torch.from_numpy(targets)
+
+    rate = study.training.sample_rate
+    for number in range(study.training.local_steps):
+        drawn = poisson(len(examples), rate, keys.key("sampling", number))  # 1 who
+        step.fetched(torch.from_numpy(drawn), fetch)  # 2 clip, sum, noise, learn
 
 
 def _load(weights: Weights, study: Study) -> torch.nn.Module:
@@ -124,8 +106,8 @@ def _load(weights: Weights, study: Study) -> torch.nn.Module:
     return model
 
 
-def _difference(model: GradSampleModule, weights: Weights) -> Weights:
-    state: dict[str, Tensor] = model._module.state_dict()
+def _difference(model: torch.nn.Module, weights: Weights) -> Weights:
+    state: dict[str, Tensor] = model.state_dict()
     return {
         name: np.subtract(state[name].numpy(), array, dtype=np.float32)
         for name, array in weights.items()

@@ -17,7 +17,8 @@ from guilder_shared.models import registry
 from guilder_shared.models.registry import Weights
 from guilder_shared.privacy import isolation
 from guilder_shared.privacy.accounting import SENSITIVITY_SLACK
-from guilder_shared.privacy.clipping import PrivateOptimizer
+from guilder_shared.privacy.bookkeeping.engine import BookKeeping
+from guilder_shared.privacy.bookkeeping.step import PrivateStep
 from guilder_shared.privacy.sampling import TurnKeys
 from guilder_shared.study import Study
 from guilder_shared.training import device
@@ -32,13 +33,13 @@ LOSSES = tasks.recipe("tabular-classification").losses
 def sums(monkeypatch: pytest.MonkeyPatch) -> list[Total]:
     """The exact sums of a turn, as they are just before the noise."""
     seen: list[Total] = []
-    add_noise = PrivateOptimizer.add_noise
+    release = PrivateStep.release
 
-    def watch(self: PrivateOptimizer) -> None:
-        seen.append(np.array(self._total.numpy()))
-        add_noise(self)
+    def watch(self: PrivateStep, total: Tensor) -> None:
+        seen.append(np.array(total.numpy()))
+        release(self, total)
 
-    monkeypatch.setattr(PrivateOptimizer, "add_noise", watch)
+    monkeypatch.setattr(PrivateStep, "release", watch)
     return seen
 
 
@@ -151,17 +152,19 @@ def test_a_thousand_equal_records_move_the_sum_one_by_one(
 
 
 def pass_rows(study: Study, expected: float) -> int:
+    like = torch.zeros(0, registry.num_inputs(study.data)), torch.zeros(0)
     with device.one_thread():
-        return isolation.pass_rows(registry.build(study), LOSSES, expected=expected)
+        engine = BookKeeping(registry.build(study), 1.0, isolated=True)
+        return isolation.pass_rows(engine, LOSSES, like, expected=expected)
 
 
 @pytest.mark.parametrize(
     ("model", "expected", "rows"),
     [
         ({"name": "logistic"}, 200.0, 256),
-        ({"name": "mlp", "hidden": [64, 64]}, 2000.0, 320),  # as many as memory allows
-        ({"name": "logistic"}, 1e9, isolation.MAX_CHUNK_ROWS),
-        ({"name": "mlp", "hidden": [4096, 512]}, 200.0, 1),
+        ({"name": "mlp", "hidden": [64, 64]}, 2000.0, 2176),
+        ({"name": "logistic"}, 1e9, isolation.MAX_PASS_ROWS),
+        ({"name": "mlp", "hidden": [4096, 512]}, 200.0, 32),
     ],
 )
 def test_the_height_of_a_pass_is_public(
@@ -175,45 +178,35 @@ def test_the_height_of_a_pass_is_public(
 def test_where_a_rows_place_changes_its_bits_rows_pass_alone(
     study_of: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gradients = isolation._gradients
+    entering = isolation._entering
 
-    def placed(model: Any, losses: Any, inputs: Tensor, targets: Tensor) -> Tensor:
-        grads = gradients(model, losses, inputs, targets)
-        grads[3] *= 1 + 2**-22  # the last bit of the row in one place
-        return grads
+    def placed(*args: Any) -> list[Tensor]:
+        found = entering(*args)
+        found[-1][-1] *= 1 + 2**-22  # the last bit of the row in one place
+        return found
 
     monkeypatch.setattr(isolation, "_tried", {})
-    monkeypatch.setattr(isolation, "_gradients", placed)
+    monkeypatch.setattr(isolation, "_entering", placed)
 
     assert pass_rows(study_of(num_columns=4), 100.0) == 1
 
 
-def test_narrow_layers_keep_names_weights_and_meaning(study_of: Make) -> None:
-    study = study_of(model={"name": "mlp", "hidden": [5, 3]}, num_columns=6)
-    module = registry.build(study)
-    inputs = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
-    before, state = module(inputs), module.state_dict()
+def test_a_trial_puts_the_weights_back(study_of: Make) -> None:
+    study = study_of(model={"name": "mlp", "hidden": [9]}, num_columns=4)
+    model = registry.build(study)
+    before = {name: w.clone() for name, w in model.state_dict().items()}
+    engine = BookKeeping(model, 1.0, isolated=True)
 
-    isolation.narrow(module)
+    isolation._is_isolated(engine, LOSSES, (torch.zeros(0, 4), torch.zeros(0)), 64)
 
-    assert [type(m).__name__ for m in module.children()][::2] == [
-        "NarrowLinear",
-        "NarrowLinear",
-        "Linear",
-    ]
-    assert all(torch.equal(state[n], w) for n, w in module.state_dict().items())
-    assert module(inputs).detach().numpy() == pytest.approx(
-        before.detach().numpy(), abs=1e-6
-    )
+    assert all(torch.equal(before[n], w) for n, w in model.state_dict().items())
 
 
-def test_filled_in_rows_count_nothing() -> None:
-    inputs, targets = torch.randn(9, 2), torch.ones(9)
+def test_a_trial_that_gives_no_numbers_proves_nothing(study_of: Make) -> None:
+    def broken(outputs: Tensor, targets: Tensor) -> Tensor:
+        return LOSSES(outputs, targets) * torch.nan
 
-    some, answers, mask = isolation.filled_up(
-        inputs, targets, torch.tensor([4, 7]), rows=5
-    )
+    engine = BookKeeping(registry.build(study_of(num_columns=4)), 1.0, isolated=True)
+    like = torch.zeros(0, 4), torch.zeros(0)
 
-    assert torch.equal(some[:2], inputs[[4, 7]])
-    assert not bool(some[2:].any())
-    assert answers.tolist() == mask.tolist() == [1, 1, 0, 0, 0]
+    assert isolation.pass_rows(engine, broken, like, expected=100.0) == 1

@@ -19,7 +19,7 @@ from guilder_shared.messages import Plan
 from guilder_shared.models import registry
 from guilder_shared.models.registry import Weights
 from guilder_shared.privacy.accounting import SENSITIVITY_SLACK
-from guilder_shared.privacy.clipping import CLIP_MARGIN
+from guilder_shared.privacy.bookkeeping.engine import CLIP_MARGIN
 from guilder_shared.privacy.sampling import TurnKeys, poisson
 from guilder_shared.study import Study
 from guilder_shared.tasks import Examples
@@ -231,7 +231,7 @@ def test_a_large_batch_in_chunks_is_the_batch(
 ) -> None:
     study = study_of(privacy=NONE, model=MLP)
     whole = flat(trained(study, rows(500)))
-    monkeypatch.setattr("guilder_shared.privacy.isolation.MAX_CHUNK_ROWS", 64)
+    monkeypatch.setattr("guilder_shared.privacy.isolation.MAX_PASS_ROWS", 64)
 
     parts = flat(trained(study, rows(500)))
 

@@ -136,11 +136,13 @@ class AttentionPart(Part):
     def instantiate(self, names: frozenset[str]) -> dict[str, Tensor]:
         self.names = names
         params = dict(self.layer.named_parameters())
-        found = {
-            n: self.grads.new_zeros(self.units.num, *params[n].shape) for n in names
-        }
+        found: dict[str, Tensor] = {}
         for place, (part, rows, weight, bias) in enumerate(self._uses()):
             grads = part.instantiate(part.names)
+            for like, name in (("weight", weight), ("bias", bias)):
+                if like in grads and name not in found:
+                    shape = (self.units.num, *params[name].shape)
+                    found[name] = grads[like].new_zeros(shape)
             if "weight" in grads:
                 found[weight][:, rows] = grads["weight"]
             if "bias" in grads:
@@ -173,6 +175,10 @@ class AttentionPart(Part):
             if "bias" in part.names:
                 views["bias"] = into[bias][self._bias_rows(place, bias)]
             part.weighted_sum(factors, views)
+
+    @override
+    def entering(self) -> list[Tensor]:
+        return [x for part, *_ in self._linears for x in part.entering()]
 
 
 def _is_tensor(value: Any) -> bool:

@@ -241,12 +241,24 @@ class ConvPart(Part):
         super().weighted_sum(factors, into)
         if self.strategy != "ghost" or "weight" not in self.names:
             return
+        if self.units.isolated:
+            self._sum_windows(factors, into["weight"])
+            return
         scale = factors.to(self.grads.dtype)
         for start in range(0, len(scale), SUM_UNITS):
             rows = slice(start, start + SUM_UNITS)
             by_row = scale[rows].view(-1, *[1] * (self.grads.dim() - 1))
             scaled = self.grads[rows] * by_row
             into["weight"].add_(self._torch_weight(self.inputs[rows], scaled))
+
+    def _sum_windows(self, factors: Tensor, into: Tensor) -> None:
+        """The sum in float64 throughout, one product for each offset of the kernel."""
+        signal = self.signal().flatten(2).double() * factors[:, None, None]
+        narrow = signal.transpose(0, 1).flatten(1)
+        views = into.flatten(2).unbind(2)
+        for view, window in zip(views, self._windows(self.image()), strict=True):
+            flat = window.flatten(2).transpose(1, 2).double().flatten(0, 1)
+            view.addmm_(narrow, flat)
 
 
 @rule_for(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

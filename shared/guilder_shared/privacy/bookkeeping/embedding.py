@@ -46,6 +46,7 @@ class EmbeddingPart(Part):
         pairs, place = torch.unique(key, return_inverse=True)
         self._unit = torch.div(pairs, num_tokens, rounding_mode="floor")
         self._token = pairs - self._unit * num_tokens
+        grads = grads.double() if self.units.isolated else grads
         self._sums = grads.new_zeros(len(pairs), grads.shape[1])
         self._sums.index_add_(0, place, grads)
 
@@ -76,3 +77,10 @@ class EmbeddingPart(Part):
         # float64 from here: a token may occur in every unit.
         scaled = self._sums * factors[self._unit, None]
         into["weight"].index_add_(0, self._token, scaled)
+
+    @override
+    def entering(self) -> list[Tensor]:
+        # A token's place in the table is told apart by an exact factor.
+        told = self._sums.double() * (self._token + 1)[:, None]
+        units = told.new_zeros(self.units.num, told.shape[1])
+        return [units.index_add_(0, self._unit, told)]

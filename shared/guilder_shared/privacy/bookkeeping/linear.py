@@ -4,7 +4,8 @@ Legend: B rows, T places, D inputs, P outputs, U units.
 
 Review, mathematics. The gradient of one row is G = sum_t g_t a_t'. For T = 1 its norm
 is |g| |a|. For a sequence either G is made for each row, or its norm comes from two
-Gram matrices ("ghost"). A unit of several rows is one longer sequence.
+Gram matrices ("ghost"). A unit of several rows is one longer sequence; isolated, its
+norm is made in float64 (`persons`). Isolated sums over rows are products in float64.
 Review, crash order: in memory only.
 """
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from typing_extensions import override
 
+from guilder_shared.privacy.bookkeeping import persons
 from guilder_shared.privacy.bookkeeping.norms import ghost_square_norms, square_norms
 from guilder_shared.privacy.bookkeeping.parts import (
     SUM_UNITS,
@@ -39,6 +41,8 @@ class LinearPart(Part):
     def choose(self) -> str:
         if self._is_row():
             return "row"
+        if self._is_person():
+            return "ghost"
         places = self._sequences()[0].shape[1]
         d, p = self.inputs.shape[-1], self.grads.shape[-1]
         return "ghost" if 2 * places * (d + p) < 3 * d * p else "instantiate"
@@ -46,18 +50,33 @@ class LinearPart(Part):
     def _is_row(self) -> bool:
         return self.units.of_row is None and self.inputs.dim() == 2
 
-    def _sequences(self) -> tuple[Tensor, Tensor]:
-        """Inputs (U, T, D) and gradients (U, T, P), zeros after a unit's last row."""
+    def _is_person(self) -> bool:
+        return self.units.isolated and self.units.of_row is not None
+
+    def _rows(self) -> tuple[Tensor, Tensor]:
+        """Inputs (B, T, D) and gradients (B, T, P)."""
         pair = (self.inputs, self.grads)
         a, g = (x.reshape(len(x), -1, x.shape[-1]) for x in pair)
+        return a, g
+
+    def _sequences(self) -> tuple[Tensor, Tensor]:
+        """Inputs (U, T, D) and gradients (U, T, P), zeros after a unit's last row."""
+        a, g = self._rows()
         if self.units.of_row is None:
             return a, g
         return _joined(a, self.units), _joined(g, self.units)
 
     @override
     def instantiate(self, names: frozenset[str]) -> dict[str, Tensor]:
-        a, g = self._sequences()
         grads = {}
+        if self._is_person():
+            a, g = self._rows()
+            if "weight" in names:
+                grads["weight"] = persons.products(a, g, self.units)
+            if "bias" in names:
+                grads["bias"] = self.units.sum(g.sum(1))
+            return grads
+        a, g = self._sequences()
         if "weight" in names:
             grads["weight"] = torch.bmm(g.mT, a)
         if "bias" in names:
@@ -74,6 +93,8 @@ class LinearPart(Part):
                 return grads
             inputs = square_norms(self.inputs)
             return (inputs + 1.0 if "bias" in self.names else inputs) * grads
+        if self._is_person():
+            return self._person_norms()
         a, g = self._sequences()
         square = torch.zeros(len(a), dtype=torch.float64, device=a.device)
         if "bias" in self.names:
@@ -85,11 +106,21 @@ class LinearPart(Part):
             )
         return square
 
+    def _person_norms(self) -> Tensor:
+        a, g = self._rows()
+        square = torch.zeros(self.units.num, dtype=torch.float64, device=a.device)
+        if "bias" in self.names:
+            self.kept["bias"] = self.units.sum(g.sum(1))
+            square += square_norms(self.kept["bias"])
+        if "weight" in self.names:
+            square += persons.square_norms(a, g, self.units)
+        return square
+
     @override
     def weighted_sum(self, factors: Tensor, into: Mapping[str, Tensor]) -> None:
         if self.strategy == "instantiate":
             return super().weighted_sum(factors, into)
-        if self.strategy == "row":
+        if self.strategy == "row" or self.units.isolated:
             return self._sum_rows(factors, into)
         scale = self.units.spread(factors).to(self.grads.dtype)
         for start in range(0, len(scale), SUM_UNITS):
@@ -107,11 +138,29 @@ class LinearPart(Part):
 
     def _sum_rows(self, factors: Tensor, into: Mapping[str, Tensor]) -> None:
         """The sum in float64 throughout: its rounding does not grow with the batch."""
-        g = self.grads.double().mul_(factors[:, None])
+        by_row = self.units.spread(factors).view(-1, *[1] * (self.grads.dim() - 1))
+        g = self.grads.double().mul_(by_row).reshape(-1, self.grads.shape[-1])
         if "weight" in self.names:
-            into["weight"].addmm_(g.mT, self.inputs.double())
-        if "bias" in self.names:
+            a = self.inputs.reshape(-1, self.inputs.shape[-1])
+            into["weight"].addmm_(g.mT, a.double())
+        if "bias" in self.kept:
+            add_weighted(factors, self.kept["bias"], into["bias"], isolated=True)
+        elif "bias" in self.names:
             into["bias"].add_(g.sum(0))
+
+
+def by_rows(layer: nn.Linear, inputs: Tensor) -> Tensor:
+    """A layer of few outputs, summed row by row instead of by a kernel.
+
+    Args:
+        layer: Its weight and bias are used.
+        inputs: Shape (..., inputs).
+
+    Returns:
+        Shape (..., outputs): the layer's output, with other rounding.
+    """
+    products = (inputs.unsqueeze(-2) * layer.weight).sum(-1)
+    return products if layer.bias is None else products + layer.bias
 
 
 def _exact(a: Tensor, g: Tensor) -> Tensor:

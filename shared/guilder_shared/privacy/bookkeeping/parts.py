@@ -5,12 +5,15 @@ norms, the weighted sum, and, where a parameter is used more than once, the per-
 gradients themselves. This module knows no particular layer.
 
 Review, mathematics: a part's per-unit gradient is linear in the factors; parts of
-distinct parameters are orthogonal, so their square norms add up.
+distinct parameters are orthogonal, so their square norms add up. Isolated units: what
+one unit adds is made of its own rows' float32 numbers; only float64 sums run across
+rows, so that the rows beside it move it by 2**-53 of what they are, never by a bit of
+float32 that hostile weights could make decide everything.
 Review, crash order: in memory only.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -20,6 +23,7 @@ from guilder_shared.errors import PlanError
 from guilder_shared.privacy.bookkeeping.norms import square_norms
 
 SUM_UNITS = 256  # rows added in float32 at once; sums of those are added in float64
+_BLOCK_NUMBERS = 1 << 17  # float64 numbers added at once: 1 MiB, stays in the cache
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,12 @@ class Units:
     Attributes:
         num: Units in this pass.
         of_row: Unit of each row, shape (rows,), rising; None where row i is unit i.
+        isolated: Whether only float64 sums may run across rows.
     """
 
     num: int
     of_row: Tensor | None = None
+    isolated: bool = False
 
     @property
     def rows(self) -> int:
@@ -42,14 +48,18 @@ class Units:
     def and_rows(self, more: int) -> "Units":
         """The same, and so many rows behind that are units of their own."""
         if self.of_row is None or not more:
-            return Units(self.num + more, self.of_row)
+            return replace(self, num=self.num + more)
         own = torch.arange(self.num, self.num + more, device=self.of_row.device)
-        return Units(self.num + more, torch.cat([self.of_row, own]))
+        return replace(self, num=self.num + more, of_row=torch.cat([self.of_row, own]))
 
     def sum(self, rows: Tensor) -> Tensor:
-        """Rows of one unit added up: (rows, ...) to (units, ...)."""
+        """Rows of one unit added up, in their order: (rows, ...) to (units, ...).
+
+        In float64 where units are isolated.
+        """
         if self.of_row is None:
             return rows
+        rows = rows.double() if self.isolated else rows
         total = rows.new_zeros(self.num, *rows.shape[1:])
         return total.index_add_(0, self.of_row, rows)
 
@@ -142,7 +152,12 @@ class Part:
     def weighted_sum(self, factors: Tensor, into: Mapping[str, Tensor]) -> None:
         """Add sum over units of factor x gradient to `into`, float64, by name."""
         for name, kept in self.kept.items():
-            add_weighted(factors, kept, into[name])
+            add_weighted(factors, kept, into[name], isolated=self.units.isolated)
+
+    def entering(self) -> list[Tensor]:
+        """What the weighted sum is made of, rows or units first: for a trial."""
+        left = [self.inputs, self.grads] if hasattr(self, "grads") else []
+        return [*self.kept.values(), *left]
 
 
 def _only_tensor(layer: Any, args: Any, kwargs: Any) -> Tensor:
@@ -157,12 +172,36 @@ def _only_tensor(layer: Any, args: Any, kwargs: Any) -> Tensor:
     return given[0]
 
 
-def add_weighted(factors: Tensor, grads: Tensor, into: Tensor) -> None:
-    """Add sum_i factors_i grads_i: few units at a time in their dtype, then float64."""
-    narrow, flat = factors.to(grads.dtype), grads.reshape(len(grads), -1)
+def add_weighted(
+    factors: Tensor, grads: Tensor, into: Tensor, *, isolated: bool = False
+) -> None:
+    """Add sum_i factors_i grads_i: few units at a time in their dtype, then float64.
+
+    Args:
+        factors: Shape (units,), float64.
+        grads: Shape (units, *shape).
+        into: Shape (*shape), float64; it is changed.
+        isolated: Add in float64 throughout.
+    """
+    flat = grads.reshape(len(grads), -1)
+    if isolated:
+        _add_wide(factors, flat, into.view(-1))
+        return
+    narrow = factors.to(grads.dtype)
     for start in range(0, len(flat), SUM_UNITS):
         rows = slice(start, start + SUM_UNITS)
         into.add_(torch.mv(flat[rows].mT, narrow[rows]).view(into.shape))
+
+
+def _add_wide(factors: Tensor, flat: Tensor, into: Tensor) -> None:
+    numbers = flat.shape[1]
+    wide = min(numbers, _BLOCK_NUMBERS)
+    high = max(1, _BLOCK_NUMBERS // max(1, wide))
+    for left in range(0, numbers, max(1, wide)):
+        columns = slice(left, left + wide)
+        for top in range(0, len(flat), high):
+            rows = slice(top, top + high)
+            into[columns].addmv_(flat[rows, columns].double().mT, factors[rows])
 
 
 def keep_rows(x: Tensor, finite: Tensor) -> Tensor:

@@ -3,17 +3,14 @@
 Usable without the rest of Guilder. This module draws no batch and counts no epsilon:
 the caller samples (Poisson) and accounts.
 
-Review, mathematics. For weights that nobody chose against it, the step is the Gaussian
-mechanism on a sum that one unit moves by at most clip_norm x (1 + s); the divisor is
-public; the optimizer sees nothing else. An empty batch is noise alone. Not hidden: how
-long a step takes. With units of several rows the caller has capped the rows of a unit,
-if a cap was promised.
+Review, mathematics. The step is the Gaussian mechanism on a sum that one unit moves by
+at most clip_norm x (1 + s); the divisor is public; the optimizer sees nothing else. An
+empty batch is noise alone. Where somebody else chose the weights, a server for
+instance, this needs `isolated`: without, weights made to cancel turn a neighbour's
+rounding into a whole gradient (ten times clip_norm was measured). Not hidden: how long
+a step takes. With units of several rows the caller has capped the rows of a unit, if a
+cap was promised.
 Review, crash order: in memory only; charge before the rows are read.
-
-Not yet for weights that an adversary chose: a row's rounding may still depend on the
-rows beside it, and weights made to cancel turn that into a whole gradient (about ten
-times clip_norm was measured). `isolation` prevents this in the client's turns, which
-do not use this engine until it does here too; see docs/decisions/012.
 """
 
 import math
@@ -25,13 +22,15 @@ import torch
 from torch import Tensor, nn
 
 from guilder_shared.errors import PlanError
+from guilder_shared.privacy import isolation
+from guilder_shared.privacy.bookkeeping import batches
 from guilder_shared.privacy.bookkeeping.autotune import fastest
+from guilder_shared.privacy.bookkeeping.batches import Inputs
 from guilder_shared.privacy.bookkeeping.engine import BookKeeping
-from guilder_shared.privacy.bookkeeping.parts import Units
 from guilder_shared.privacy.noise import add_noise_in_place, grid_for
 from guilder_shared.privacy.sampling import TurnKeys
 
-Inputs = Tensor | tuple[Tensor, ...]
+Fetch = Callable[[Tensor], tuple[Inputs, Any]]
 
 
 class PrivateStep:
@@ -44,10 +43,10 @@ class PrivateStep:
         noise_multiplier: Noise on the sum in units of `clip_norm`; 0 for none.
         divisor: sample_rate x public size, public.
         keys: One turn's keys; step k draws the noise of key ("noise", k).
-        microbatch: Rows in every pass, filled up with zeros that count nothing; None
-            for the whole batch in one pass. The result does not depend on it beyond
-            rounding. With it no row's rounding depends on how many others there are,
-            which matters where somebody else chose the weights: see `isolation`.
+        microbatch: Rows in every pass, filled up with zeros that count nothing. None
+            for the whole batch in one pass; isolated, for what memory holds and most
+            batches need (`isolation.pass_rows`), by public numbers. The result does
+            not depend on it beyond rounding.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class PrivateStep:
         self.noise_multiplier, self.divisor = noise_multiplier, divisor
         self.keys, self.microbatch = keys, microbatch
         self.steps_taken = 0
-        self._checked = False
+        self._height: int | None = None
         self._total: Tensor | None = None
         self._grads = [torch.empty_like(p) for p in engine.params]
 
@@ -85,10 +84,24 @@ class PrivateStep:
             PlanError: The model or the losses cannot be clipped, see
                 `BookKeeping.add_clipped`. None depends on a row's value.
         """
+        self.fetched(*_held(inputs, targets), units)
+
+    def fetched(self, rows: Tensor, fetch: Fetch, units: Tensor | None = None) -> None:
+        """Take one step on rows that are read pass by pass: memory stays flat.
+
+        Args:
+            rows: Which rows, shape (rows,); none at all give a step of noise.
+            fetch: Some of the rows to their inputs and targets; of no rows it gives
+                tensors of length 0 that tell shapes and dtypes.
+            units: As for a call, one for each of `rows`.
+
+        Raises:
+            PlanError: As a call.
+        """
         total = self._total  # its pages cost more than its arithmetic: kept
         self._total = None
         total = self.engine.zeros() if total is None else total.zero_()
-        self._add(inputs, targets, units, total)
+        self._add(rows, fetch, units, total)
         self.release(total)
         self._total = total
 
@@ -97,29 +110,61 @@ class PrivateStep:
     ) -> Tensor:
         """The sum before noise, (numbers,) float64. Secret: it must not leave."""
         total = self.engine.zeros()
-        self._add(inputs, targets, units, total)
+        self._add(*_held(inputs, targets), units, total)
         return total
 
-    def _add(
-        self, inputs: Inputs, targets: Any, units: Tensor | None, total: Tensor
-    ) -> None:
-        num = len(inputs[0]) if isinstance(inputs, tuple) else len(inputs)
-        if not num:
-            return
-        if not self._checked:
-            self.engine.check_rows(
-                lambda n: _call(self.engine.model, _synthetic(inputs, n))
+    def prepare(self, inputs: Inputs, targets: Any) -> int:
+        """Check the model on made-up rows and fix the height of passes.
+
+        Args:
+            inputs: Only shapes, dtypes and devices are looked at; no rows suffice.
+            targets: As `inputs`.
+
+        Returns:
+            Rows in a pass, 0 where a batch is one pass. 1 in isolated mode where the
+            kernels of this machine let a row's place change its bits.
+
+        Raises:
+            PlanError: As a call.
+        """
+        if self._height is None:
+            engine = self.engine
+            engine.check_rows(
+                lambda n: batches.call(engine.model, batches.zeros(inputs, n))
             )
-            self._checked = True
-        for chosen, chunk_units in _chunks(num, units, self.microbatch):
-            missing = max(0, (self.microbatch or 0) - chunk_units.rows)
-            rows = _filled(_take(inputs, chosen), missing)
-            goals = _filled(_take(targets, chosen), missing)
-            losses = partial(self._losses, rows, goals, missing)
+            self._height = self.microbatch or 0
+            if engine.isolated:
+                self._height = isolation.pass_rows(
+                    engine,
+                    self.losses,
+                    (inputs, targets),
+                    expected=self.divisor,
+                    asked=self.microbatch,
+                )
+        return self._height
+
+    def _add(
+        self, rows: Tensor, fetch: Fetch, units: Tensor | None, total: Tensor
+    ) -> None:
+        if not len(rows):
+            return
+        if self._height is None:
+            self.prepare(*fetch(rows[:0]))
+        height = self._height or len(rows)
+        for chosen, chunk_units in batches.chunks(len(rows), units, height):
+            missing = max(0, (self._height or 0) - chunk_units.rows)
+            inputs, goals = fetch(rows[chosen])
+            losses = partial(
+                self._losses,
+                batches.filled(inputs, missing),
+                batches.filled(goals, missing),
+                missing,
+            )
             self.engine.add_clipped(losses, total, chunk_units.and_rows(missing))
 
     def _losses(self, rows: Inputs, goals: Any, missing: int) -> Tensor:
-        return _masked(self.losses(_call(self.engine.model, rows), goals), missing)
+        outputs = batches.call(self.engine.model, rows)
+        return batches.masked(self.losses(outputs, goals), missing)
 
     def release(self, total: Tensor) -> None:
         """Add noise, divide, learn. `total` is overwritten and may be used once."""
@@ -152,6 +197,7 @@ def make_private_step(
     keys: TurnKeys | None = None,
     microbatch: int | None = None,
     tune: bool = True,
+    isolated: bool = False,
 ) -> PrivateStep:
     """A private training step for any model that can be trained privately.
 
@@ -166,8 +212,12 @@ def make_private_step(
         keys: Where noise comes from; None for the operating system, the only choice
             outside simulation.
         microbatch: Rows in every pass, None for all in one; see `PrivateStep`.
-        tune: Try on made-up numbers which exact way is the fastest here. Without, bytes
-            do not depend on this machine's speed.
+        tune: Try on made-up numbers which exact way is the fastest here. Without, and
+            in isolated mode, bytes do not depend on this machine's speed.
+        isolated: Needed where the weights come from somebody who may wish to learn of
+            a record, such as a server: a unit's contribution is then its own whatever
+            the weights are. Costs passes of one height and sums in float64. False
+            where you start and train the model yourself.
 
     Raises:
         PlanError: GLD-P050 a number is out of range; GLD-P020, GLD-P024, GLD-P054 the
@@ -179,7 +229,12 @@ def make_private_step(
     _check("noise_multiplier", noise_multiplier, 0.0, 1e6)
     _check("divisor", divisor, 1e-9, 1e15)
     return PrivateStep(
-        BookKeeping(model, clip_norm, fastest if tune else None),
+        BookKeeping(
+            model,
+            clip_norm,
+            fastest if tune and not isolated else None,
+            isolated=isolated,
+        ),
         losses,
         optimizer,
         noise_multiplier=noise_multiplier,
@@ -199,61 +254,10 @@ def _check(name: str, value: float, low: float, high: float) -> None:
         )
 
 
-def _synthetic(like: Inputs, num: int) -> Inputs:
-    if isinstance(like, tuple):
-        return tuple(x.new_zeros(num, *x.shape[1:]) for x in like)
-    return like.new_zeros(num, *like.shape[1:])
+def _held(inputs: Inputs, targets: Any) -> tuple[Tensor, Fetch]:
+    """A batch in memory, as rows to fetch."""
 
+    def fetch(rows: Tensor) -> tuple[Inputs, Any]:
+        return batches.take(inputs, rows), batches.take(targets, rows)
 
-def _take(value: Any, rows: Tensor | slice) -> Any:
-    if isinstance(value, tuple):
-        return tuple(_take(x, rows) for x in value)
-    if isinstance(rows, Tensor):
-        rows = rows.to(value.device)
-    return value[rows]
-
-
-def _filled(value: Any, missing: int) -> Any:
-    """The rows, and zeros behind them."""
-    if not missing:
-        return value
-    if isinstance(value, tuple):
-        return tuple(_filled(x, missing) for x in value)
-    return torch.cat([value, value.new_zeros(missing, *value.shape[1:])])
-
-
-def _masked(losses: Tensor, missing: int) -> Tensor:
-    """The losses, those of the last rows without a gradient."""
-    if not missing or losses.dim() != 1:
-        return losses
-    mask = torch.ones_like(losses)
-    mask[-missing:] = 0.0
-    return losses * mask
-
-
-def _call(model: nn.Module, inputs: Any) -> Any:
-    return model(*inputs) if isinstance(inputs, tuple) else model(inputs)
-
-
-def _chunks(
-    rows: int, units: Tensor | None, microbatch: int | None
-) -> list[tuple[Tensor | slice, Units]]:
-    """Rows to compute at once, whole units together."""
-    at_once = microbatch or rows
-    if units is None:
-        starts = range(0, rows, at_once)
-        ends = [min(s + at_once, rows) for s in starts]
-        return [(slice(s, e), Units(e - s)) for s, e in zip(starts, ends, strict=True)]
-    found: list[tuple[Tensor | slice, Units]] = []
-    order = torch.argsort(units, stable=True)
-    _, counts = torch.unique_consecutive(units[order], return_counts=True)
-    sizes, first, begin = counts.tolist(), 0, 0
-    while first < len(sizes):
-        last, length = first + 1, sizes[first]
-        while last < len(sizes) and length + sizes[last] <= at_once:
-            length += sizes[last]
-            last += 1
-        of_row = torch.repeat_interleave(counts[first:last])
-        found.append((order[begin : begin + length], Units(last - first, of_row)))
-        first, begin = last, begin + length
-    return found
+    return torch.arange(batches.num_rows(inputs)), fetch

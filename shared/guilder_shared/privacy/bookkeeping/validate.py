@@ -33,31 +33,53 @@ def trained_layers(model: nn.Module, fallback: type[Part]) -> Trained:
         PlanError: GLD-P020 BatchNorm, GLD-P024 too many or no trained numbers,
             GLD-P054 a layer with an option that its rule does not cover.
     """
+    layers, problems = survey(model, fallback)
+    if problems:
+        raise problems[0][1]
+    return layers
+
+
+def survey(
+    model: nn.Module, fallback: type[Part]
+) -> tuple[Trained, list[tuple[str, PlanError]]]:
+    """As `trained_layers`, with everything that is wrong instead of the first.
+
+    Returns:
+        What `trained_layers` gives, and the name of each layer that cannot be trained
+        with its error; "model" for the model as a whole.
+    """
     layers: Trained = []
+    problems: list[tuple[str, PlanError]] = []
     covered: set[nn.Module] = set()
     for name, layer in model.named_modules():
-        _check_batch_norm(name, layer)
         rule = find(layer) or fallback
         recurse = rule.own_children
         owned = {
             n: p for n, p in layer.named_parameters(recurse=recurse) if p.requires_grad
         }
-        if layer in covered or not owned:
-            continue
-        if recurse:
-            covered.update(layer.modules())
-        rule.check(layer)
-        layers.append((name or "model", layer, rule, owned))
+        is_new = layer not in covered and bool(owned)
+        try:
+            _check_batch_norm(name, layer)
+            if is_new:
+                rule.check(layer)
+        except PlanError as error:
+            problems.append((name or "model", error))
+        if is_new:
+            covered.update(layer.modules() if recurse else ())
+            layers.append((name or "model", layer, rule, owned))
     numbers = {id(p): p.numel() for *_, owned in layers for p in owned.values()}
     if not 0 < sum(numbers.values()) <= MAX_NUMBERS:
-        raise PlanError(
-            "GLD-P024",
-            f"the model trains {sum(numbers.values())} numbers; "
-            f"1 to {MAX_NUMBERS} can be.",
-            why="The noise's arithmetic is bounded for releases of that size.",
-            fix="Freeze layers, or train adapters only.",
-        )
-    return layers
+        problems.append(("model", _wrong_size(sum(numbers.values()))))
+    return layers, problems
+
+
+def _wrong_size(num_numbers: int) -> PlanError:
+    return PlanError(
+        "GLD-P024",
+        f"the model trains {num_numbers} numbers; 1 to {MAX_NUMBERS} can be.",
+        why="The noise's arithmetic is bounded for releases of that size.",
+        fix="Freeze layers, or train adapters only.",
+    )
 
 
 def _check_batch_norm(name: str, layer: nn.Module) -> None:
@@ -103,3 +125,18 @@ def refuse_changed_buffer(name: str) -> None:
         why="A buffer filled from rows would leave without noise.",
         fix="Make it a constant of the study or remove it.",
     )
+
+
+def refuse_losses(shape: tuple[int, ...], rows: int) -> None:
+    """Refuse losses that are not one number for each row.
+
+    Raises:
+        PlanError: GLD-P052.
+    """
+    if shape != (rows,):
+        raise PlanError(
+            "GLD-P052",
+            f"the losses have shape {tuple(shape)}, not ({rows},).",
+            why="Each record needs one loss of its own.",
+            fix='Use reduction="none", and reduce over all but the first dimension.',
+        )

@@ -56,7 +56,8 @@ def test_every_pass_has_the_height_that_was_asked_for() -> None:
     model, heights = mlp(), set()
     model.register_forward_hook(lambda _layer, args, _out: heights.add(len(args[0])))
     step = step_of(model, microbatch=8)
-    step._checked = True
+    step.prepare(random(0, 8), TARGETS[:0])
+    heights.clear()
 
     for num in (1, 8, 12):
         step.clipped_sum(random(num, 8), TARGETS[:num])
