@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from guilder_shared.settings.expectations import TEXT_PATTERN
 from guilder_shared.settings.files import Frozen, Listed, Name, Text
 from guilder_shared.settings.mistakes import Contradiction, ContradictionError
+from guilder_shared.study.learning import AdaptiveClip, Augment
 
 LARGEST_EXACT = 2**53 - 1  # the largest integer of canonical JSON (RFC 8785)
 
@@ -46,8 +47,26 @@ class Training(Frozen):
     rounds: int = Field(ge=1, le=100_000, description="rounds of the whole study")
     local_steps: int = Field(ge=1, le=100_000, description="private steps in a turn")
     sample_rate: float = Field(gt=0, le=1, description="Poisson; 1 = full batch")
-    optimizer: Literal["sgd"] = Field(default="sgd", description="of the local steps")
+    optimizer: Literal["sgd", "adam"] = Field(
+        default="sgd", description="of the local steps"
+    )
     learning_rate: float = Field(gt=0, le=1e6, description="of the local steps")
+    momentum: float | None = Field(
+        default=None, gt=0, lt=1, description="of sgd, within a turn"
+    )
+    betas: Listed[Annotated[float, Field(ge=0, lt=1)]] | None = Field(
+        default=None, min_length=2, max_length=2, description="of adam; 0.9 and 0.999"
+    )
+    floor: float | None = Field(
+        default=None, gt=0, le=1e3, description="of adam, in deviations of the noise; 1"
+    )
+    average: float | None = Field(
+        default=None, gt=0, lt=1, description="decay of the average over rounds"
+    )
+    augment: Augment | None = Field(default=None, description="copies of each row")
+    adaptive_clip: AdaptiveClip | None = Field(
+        default=None, description="a clip norm that moves; clip_norm is its start"
+    )
     test_seed: int | None = Field(
         default=None, ge=0, le=LARGEST_EXACT, description="only with mechanism none"
     )

@@ -9,6 +9,11 @@ from collections.abc import Callable
 
 from guilder_shared.settings.mistakes import Contradiction
 from guilder_shared.study.data import CategoryColumn, TableData
+from guilder_shared.study.learning_rules import (
+    copies_fit_the_rows,
+    optimizer_has_its_keys,
+    turns_are_long_enough,
+)
 from guilder_shared.study.parts import (
     Aggregation,
     Model,
@@ -119,6 +124,9 @@ RULES: tuple[tuple[tuple[str, ...], Callable[..., list[Contradiction]]], ...] = 
     (("data", "privacy"), _person_is_named),
     (("privacy",), _persons_are_capped),
     (("data", "model"), _model_fits),
+    (("training",), optimizer_has_its_keys),
+    (("training",), turns_are_long_enough),
+    (("data", "training"), copies_fit_the_rows),
     (("training", "privacy"), _seed_is_for_tests),
     (("training", "privacy"), _joint_noise_is_one_step),
     (("aggregation", "simulation"), _enough_sites),
