@@ -24,11 +24,12 @@ from guilder_shared.models.registry import Weights
 from guilder_shared.privacy import accounting
 from guilder_shared.privacy.bookkeeping.batches import Inputs
 from guilder_shared.privacy.bookkeeping.step import PrivateStep, make_private_step
-from guilder_shared.privacy.sampling import TurnKeys, poisson
+from guilder_shared.privacy.sampling import TurnKeys
 from guilder_shared.study import Study
 from guilder_shared.tasks import Examples
 from guilder_shared.training import device
 from guilder_shared.training.descent import GradientDescent
+from guilder_shared.training.draws import Sampler
 
 
 def fit(
@@ -91,10 +92,11 @@ def _steps(step: PrivateStep, study: Study, examples: Examples, keys: TurnKeys) 
         inputs, targets = examples.inputs[chosen], examples.targets[chosen]
         return torch.from_numpy(inputs), torch.from_numpy(targets)
 
-    rate = study.training.sample_rate
+    sampler = Sampler(study, examples)
     for number in range(study.training.local_steps):
-        drawn = poisson(len(examples), rate, keys.key("sampling", number))  # 1 who
-        step.fetched(torch.from_numpy(drawn), fetch)  # 2 clip, sum, noise, learn
+        draw = sampler.draw(keys, number)  # 1 who
+        units = None if draw.units is None else torch.from_numpy(draw.units)
+        step.fetched(torch.from_numpy(draw.rows), fetch, units)  # 2 learn, privately
 
 
 def _load(weights: Weights, study: Study) -> torch.nn.Module:

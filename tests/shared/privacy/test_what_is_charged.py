@@ -19,7 +19,7 @@ from guilder_shared.tasks import Examples
 from guilder_shared.training.fit import fit
 
 Make = Callable[..., Study]
-DRAWN = "guilder_shared.training.fit.poisson"
+DRAWN = "guilder_shared.training.draws.poisson"
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.05])

@@ -313,7 +313,7 @@ def test_both_mechanisms_draw_the_same_batches(
         drawn.append(indices.tolist())
         return indices
 
-    monkeypatch.setattr("guilder_shared.training.fit.poisson", spy)
+    monkeypatch.setattr("guilder_shared.training.draws.poisson", spy)
     trained(study_of(sample_rate=0.3, local_steps=4), rows(100))
     trained(study_of(sample_rate=0.3, local_steps=4, privacy=NONE), rows(100))
 

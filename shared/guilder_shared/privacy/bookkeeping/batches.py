@@ -4,7 +4,7 @@ This module knows no model and draws nothing secret.
 
 Review, mathematics: a pass holds whole units. Isolated, every pass has one public
 height, filled up with zeros whose losses count nothing; a unit of more rows than that
-passes alone, at a height that is its own.
+has passes of its own.
 Review, crash order: in memory only.
 """
 

@@ -18,7 +18,8 @@ Review, crash order: in memory only; the caller has charged the turn before.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -46,6 +47,8 @@ __all__ = ["CLIP_MARGIN", "BookKeeping"]
 _NARROW = 16  # below this many outputs, matrix kernels look at a row's address
 
 Choose = Callable[[type[Part], Any, frozenset[str], Any, Tensor, Units], str | None]
+
+Losses = Callable[[], Tensor]
 
 _log = logging.getLogger(__name__)
 
@@ -134,9 +137,7 @@ class BookKeeping:
             if before.get(name) != (id(buffer), buffer._version):
                 validate.refuse_changed_buffer(name)
 
-    def add_clipped(
-        self, losses: Callable[[], Tensor], total: Tensor, units: Units
-    ) -> None:
+    def add_clipped(self, losses: Losses, total: Tensor, units: Units) -> None:
         """Add the clipped gradients of some units to a sum.
 
         Args:
@@ -154,9 +155,34 @@ class BookKeeping:
 
         Source: Abadi et al. 2016, algorithm 1, line "Clip gradient".
         """
-        self._run(losses, units).add(total)
+        self._run(losses, units).add(total, self.clip_norm * CLIP_MARGIN)
 
-    def entering(self, losses: Callable[[], Tensor], units: Units) -> list[Tensor]:
+    def add_unit(
+        self, passes: Iterable[tuple[Losses, int, int]], total: Tensor
+    ) -> None:
+        """Add the clipped gradient of one unit whose rows do not fit a pass.
+
+        Its gradient is added up over passes, then clipped as a whole: memory stays
+        flat however many rows there are.
+
+        Args:
+            passes: For each pass its losses as for `add_clipped`, how many rows it has
+                and how many of the first are the unit's; the others count nothing.
+            total: From `zeros`; it is changed.
+
+        Raises:
+            PlanError: As `add_clipped`.
+        """
+        own, clean = self.zeros(), True
+        for losses, rows, real in passes:
+            finite = self._run(losses, Units(rows)).add(own, math.inf)
+            clean = clean and bool(finite[:real].all())
+        norm = float(own.norm())
+        if clean and norm <= torch.finfo(self.params[0].dtype).max:
+            limit = self.clip_norm * CLIP_MARGIN
+            total.add_(own, alpha=min(1.0, limit / norm) if norm else 0.0)
+
+    def entering(self, losses: Losses, units: Units) -> list[Tensor]:
         """What the sum of one pass is made of, rows or units first: for a trial.
 
         Args:
@@ -167,7 +193,7 @@ class BookKeeping:
         with torch.no_grad(), self.unwatched():
             return run.entering()
 
-    def _run(self, losses: Callable[[], Tensor], units: Units) -> Pass:
+    def _run(self, losses: Losses, units: Units) -> Pass:
         run = Pass(self, replace(units, isolated=self.isolated))
         with self._frozen(), self._watched(run.forward), torch.enable_grad():
             found = losses()
@@ -176,7 +202,7 @@ class BookKeeping:
                 torch.autograd.backward(found.sum())
         return run
 
-    def check_gradient(self, losses: Callable[[], Tensor], units: Units) -> None:
+    def check_gradient(self, losses: Losses, units: Units) -> None:
         """Compare the sum without clipping with autograd's gradient.
 
         Args:

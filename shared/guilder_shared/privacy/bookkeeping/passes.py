@@ -118,12 +118,11 @@ class Pass:
             self.square += part.square_norms()
             self.parts.append((owned, part))
 
-    def add(self, total: Tensor) -> None:
-        """Clip every unit and add all to `total`."""
+    def add(self, total: Tensor, limit: float) -> Tensor:
+        """Add every unit, scaled to at most `limit`; returns which are finite."""
         for grads in self.shared.values():
             self.square += square_norms(grads)
         dtype = self.engine.params[0].dtype
-        limit = self.engine.clip_norm * CLIP_MARGIN
         weights, finite = factors(self.square, limit, dtype)
         clean = bool(finite.all())
         views = self.engine.split(total)
@@ -137,6 +136,7 @@ class Pass:
             for key, grads in self.shared.items():
                 kept = grads if clean else keep_rows(grads, finite)
                 add_weighted(weights, kept, into[key], isolated=self.units.isolated)
+        return finite
 
     def entering(self) -> list[Tensor]:
         """What `add` would add, rows or units first."""

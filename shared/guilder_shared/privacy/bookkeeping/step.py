@@ -14,7 +14,7 @@ Review, crash order: in memory only; charge before the rows are read.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -151,16 +151,31 @@ class PrivateStep:
         if self._height is None:
             self.prepare(*fetch(rows[:0]))
         height = self._height or len(rows)
-        for chosen, chunk_units in batches.chunks(len(rows), units, height):
-            missing = max(0, (self._height or 0) - chunk_units.rows)
-            inputs, goals = fetch(rows[chosen])
-            losses = partial(
-                self._losses,
-                batches.filled(inputs, missing),
-                batches.filled(goals, missing),
-                missing,
-            )
-            self.engine.add_clipped(losses, total, chunk_units.and_rows(missing))
+        for chosen, some in batches.chunks(len(rows), units, height):
+            if some.rows <= height:
+                losses, missing = self._pass(fetch, rows[chosen])
+                self.engine.add_clipped(losses, total, some.and_rows(missing))
+            else:  # one unit
+                self.engine.add_unit(self._passes(fetch, rows[chosen], height), total)
+
+    def _passes(
+        self, fetch: Fetch, rows: Tensor, height: int
+    ) -> Iterator[tuple[Callable[[], Tensor], int, int]]:
+        for some in torch.split(rows, height):
+            losses, missing = self._pass(fetch, some)
+            yield losses, len(some) + missing, len(some)
+
+    def _pass(self, fetch: Fetch, rows: Tensor) -> tuple[Callable[[], Tensor], int]:
+        """The losses of these rows and of those filled in, and how many those are."""
+        missing = max(0, (self._height or 0) - len(rows))
+        inputs, targets = fetch(rows)
+        losses = partial(
+            self._losses,
+            batches.filled(inputs, missing),
+            batches.filled(targets, missing),
+            missing,
+        )
+        return losses, missing
 
     def _losses(self, rows: Inputs, goals: Any, missing: int) -> Tensor:
         outputs = batches.call(self.engine.model, rows)
