@@ -58,8 +58,8 @@ def _check_study(site: Any, path: Path) -> str:
 
     study = Study.load(path)
     policy.permit(site.settings, study)
-    site.source(study.data.dataset)  # PolicyRefused if it is not mapped
+    site.public_size(study)  # PolicyRefused if it is not mapped, or not typed
     source = open_source(site.settings.data[study.data.dataset])
-    source.check(study.data)
-    source.check_cells(study.data)
+    source.check(study.site_contract)
+    source.check_cells(study.site_contract)
     return f"study {study.study.name}: allowed here, and its data fits the contract"

@@ -30,17 +30,17 @@ def consider(site: Site, offer: Offer) -> Answer:
     try:
         study = Study.from_canonical(offer.study)
         permit(site.settings, study)
-        source = site.source(study.data.dataset)
-        source.check(study.data)
+        site.source(study.data.dataset).check(study.site_contract)
+        public_size = site.public_size(study)
         accounting.confirm(study, offer.plan)
         grant = _reserve(site, study, offer)
     except BudgetSpent as error:
         return Answer(Verdict.REFUSED_BY_BUDGET, site.name, reason=error.brief())
     except GuilderError as error:
         return Answer(Verdict.REFUSED_BY_POLICY, site.name, reason=error.brief())
-    return Answer(
-        Verdict.ACCEPTED, site.name, grant.grant_id, public_size=source.public_size
-    )
+    # The weight of its replies; where sites are the units, each counts as one.
+    weight = 1 if study.privacy.unit == "site" else public_size
+    return Answer(Verdict.ACCEPTED, site.name, grant.grant_id, public_size=weight)
 
 
 def permit(settings: SiteFile, study: Study) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from guilder_shared.settings.files import (
     Digest,
@@ -23,7 +23,7 @@ from guilder_shared.settings.files import (
     Url,
     load_toml,
 )
-from guilder_shared.settings.mistakes import Contradiction
+from guilder_shared.settings.mistakes import Contradiction, ContradictionError
 
 
 class Site(Frozen):
@@ -50,6 +50,20 @@ class DataSource(TableFile):
         le=10**12,
         description="rows, as a number that may be known to all: typed, not counted",
     )
+    public_persons: PositiveInt | None = Field(
+        default=None,
+        le=10**12,
+        description='persons, typed likewise; studies of unit "person" need it',
+    )
+
+    @model_validator(mode="after")
+    def _no_more_persons_than_rows(self) -> Self:
+        persons, rows = self.public_persons, self.public_size
+        if persons is None or persons <= rows:
+            return self
+        what = f"is {persons}, more than the {rows} rows of public_size"
+        fix = "Everybody counted has a row: correct one of the two."
+        raise ContradictionError([Contradiction(("public_persons",), what, fix)])
 
 
 class Policy(Frozen):

@@ -14,7 +14,7 @@ from guilder_client.settings import SiteFile
 from guilder_shared.errors import PolicyRefused
 from guilder_shared.identity import SigningKey
 from guilder_shared.privacy.ledger import Budget, Ledger
-from guilder_shared.study import TableData
+from guilder_shared.study import Study, TableData
 from guilder_shared.tasks import Examples
 
 
@@ -24,6 +24,10 @@ class Source(Protocol):
     @property
     def public_size(self) -> int:
         """Rows as all may know it: typed and agreed, never counted."""
+
+    @property
+    def public_persons(self) -> int | None:
+        """Persons as all may know it, typed like `public_size`; None if not typed."""
 
     def check(self, data: TableData) -> None:
         """Raise DataError if the columns do not fit the contract; reads no row."""
@@ -84,6 +88,25 @@ class Site:
                 fix=f"add [data.{dataset}] to site.toml",
             )
         return self.sources[dataset]
+
+    def public_size(self, study: Study) -> int:
+        """How much a study finds here, as all may know it: persons or rows, typed.
+
+        Raises:
+            PolicyRefused: GLD-S004 no such dataset; GLD-S030 the study protects
+                persons and nobody has typed how many there are.
+        """
+        source = self.source(study.data.dataset)
+        if study.privacy.unit != "person":
+            return source.public_size
+        if source.public_persons is None:
+            raise PolicyRefused(
+                "GLD-S030",
+                f"site {self.name!r} names no public number of persons for the "
+                f"dataset {study.data.dataset!r}; the study protects persons",
+                fix=f"public_persons under [data.{study.data.dataset}] in site.toml",
+            )
+        return source.public_persons
 
     def read(self, grant_id: str, data: TableData) -> Examples:
         """The rows for one grant; kept in memory until the grant is closed."""

@@ -117,8 +117,9 @@ class Consortium:
 def found(folder: Path, study: Study, **settings: Any) -> Consortium:
     """Write a consortium's files for the sites that `study` simulates.
 
-    Each site gets its simulated rows as `rows.parquet` and their rounded number as
-    its public size; the server gets the hold-out as `holdout.parquet`.
+    Each site gets its simulated rows as `rows.parquet` and the rounded number of rows,
+    and of persons where they are the units, as its public sizes; the server gets the
+    hold-out as `holdout.parquet`.
 
     Args:
         folder: Empty or missing.
@@ -133,7 +134,12 @@ def found(folder: Path, study: Study, **settings: Any) -> Consortium:
     simulation = study.simulation
     assert simulation is not None, "the caller's study says what to simulate"
     table = synthetic.generate(simulation.source, simulation.seed)
-    dealt, holdout, sizes = partition.split(table, simulation, study.evaluation.rows)
+    dealt, holdout, sizes = partition.split(
+        table, simulation, study.evaluation.rows, identity=study.identity
+    )
+    persons = {}
+    if study.identity is not None:
+        persons = partition.public_persons(dealt, study.identity)
     port, control_port = free_ports(2)
     data = LocalData(
         dataset=study.data.dataset, kind="parquet", path="rows.parquet", **settings
@@ -153,6 +159,8 @@ def found(folder: Path, study: Study, **settings: Any) -> Consortium:
         file = consortium.site_file(name)
         pq.write_table(rows, file.parent / "rows.parquet")
         old, new = (f"public_size = {n}" for n in (data.public_size, sizes[name]))
+        if name in persons:
+            new = f"public_persons = {persons[name]}\n{new}"
         file.write_text(file.read_text("utf-8").replace(old, new), "utf-8")
     return consortium
 

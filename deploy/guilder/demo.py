@@ -185,7 +185,7 @@ def _compare(
     from guilder_shared.training.evaluate import evaluate
 
     held = tables.read("parquet", story.folder / "server" / "holdout.parquet")
-    holdout = tables.encode(held, study.data)
+    holdout = tables.encode(held, study.public_contract)
 
     def auc(folder: Path) -> float:
         store = RunStore.open(folder)

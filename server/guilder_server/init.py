@@ -61,6 +61,7 @@ signing_key = "signing.key"
 kind = "{kind}"                      # csv | parquet
 path = "{path}"
 public_size = {public_size}          # rows, as all may know it: typed, never counted
+# public_persons = 100               # persons, likewise; for studies of unit "person"
 
 [policy]
 recipes = ["tabular-classification"]

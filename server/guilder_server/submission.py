@@ -79,11 +79,11 @@ def holdout(settings: ServerFile, study: Study) -> Examples | None:
     held = settings.holdout.get(study.data.dataset)
     if held is None or study.evaluation.on == "none":
         return None
-    wanted = tables.needed(study.data)
-    table = tables.read(held.kind, held.path, held.map, wanted)
-    tables.check(table, study.data)
-    tables.check_cells(table, study.data)  # these rows are public
-    return tables.encode(table, study.data)
+    contract = study.public_contract
+    table = tables.read(held.kind, held.path, held.map, tables.needed(contract))
+    tables.check(table, contract)
+    tables.check_cells(table, contract)  # these rows are public
+    return tables.encode(table, contract)
 
 
 def check_names(settings: ServerFile, study: Study, only: Sequence[str]) -> None:

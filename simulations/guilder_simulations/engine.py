@@ -28,8 +28,20 @@ from guilder_shared.study import Study
 
 SERVER = "https://simulation.invalid"  # never resolved: a name for the ledger's rows
 Watch = Callable[[dict[str, Any]], None]
-# each site's rows, the public hold-out, each site's public size
-_Dealt = tuple[Mapping[str, Any], Any, Mapping[str, int]]
+
+
+@dataclass(frozen=True)
+class _Dealt:
+    """Each site's rows, the public hold-out, and what each site would type."""
+
+    tables: Mapping[str, Any]
+    holdout: Any
+    public_sizes: Mapping[str, int]
+    public_persons: Mapping[str, int] | None
+
+    def persons(self, site: str) -> int | None:
+        """The public number of persons, where the unit is a person."""
+        return None if self.public_persons is None else self.public_persons[site]
 
 
 @dataclass(frozen=True)
@@ -104,14 +116,13 @@ def _carry_through(
     from guilder_server.app import on_holdout, run_on
     from guilder_simulations.inprocess import InProcessGrid
 
-    tables, holdout, public_sizes = dealt
-    store = _open_store(study, out, public_sizes, plan)
+    store = _open_store(study, out, dealt, plan)
     store.notify = watch or store.notify
     sites: dict[str, Site] = {}
     try:
-        for name in tables:
-            sites[name] = _open_site(study, out, name, tables[name], public_sizes[name])
-        task = rounds.Run(study, store.plan, store, on_holdout(study, holdout))
+        for name in dealt.tables:
+            sites[name] = _open_site(study, out, name, dealt)
+        task = rounds.Run(study, store.plan, store, on_holdout(study, dealt.holdout))
         grid = InProcessGrid(
             make_app(lambda context: sites[str(context.node_config["site"])]),
             sites,
@@ -133,16 +144,20 @@ def _deal(study: Study) -> _Dealt:
 
     assert study.simulation is not None
     table = synthetic.generate(study.simulation.source, study.simulation.seed)
-    tables.check(table, study.data)
+    tables.check(table, study.site_contract)
     held = study.evaluation.on == "public-holdout"
     share = study.evaluation.rows if held else 0.0
-    dealt, holdout, public_sizes = partition.split(table, study.simulation, share)
-    return dealt, tables.encode(holdout, study.data) if held else None, public_sizes
+    dealt, holdout, public_sizes = partition.split(
+        table, study.simulation, share, identity=study.identity
+    )
+    persons = None
+    if study.identity is not None:
+        persons = partition.public_persons(dealt, study.identity)
+    examples = tables.encode(holdout, study.public_contract) if held else None
+    return _Dealt(dealt, examples, public_sizes, persons)
 
 
-def _open_store(
-    study: Study, out: Path, public_sizes: Mapping[str, int], plan: Plan | None
-) -> RunStore:
+def _open_store(study: Study, out: Path, dealt: _Dealt, plan: Plan | None) -> RunStore:
     simulation = study.model_dump(mode="json", by_alias=True)["simulation"]
     if RunStore.begun(out):
         store = RunStore.open(out)
@@ -163,20 +178,21 @@ def _open_store(
         "digest": study.digest(),
         "simulation": simulation,
         "plan": plan_facts(plan or accounting.solve(study)),
-        "public_sizes": dict(public_sizes),
+        "public_sizes": dict(dealt.public_sizes),
     }
+    if dealt.public_persons is not None:
+        facts["public_persons"] = dict(dealt.public_persons)
     return RunStore.create(out, study, facts)
 
 
-def _open_site(
-    study: Study, out: Path, name: str, table: Any, public_size: int
-) -> Site:
+def _open_site(study: Study, out: Path, name: str, dealt: _Dealt) -> Site:
     from guilder_client.data.source import from_table
 
     assert study.simulation is not None
     folder = out / "sites" / name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = _key(folder / "signing.key")
+    public_size, persons = dealt.public_sizes[name], dealt.persons(name)
     settings = _settings(study, folder, name, public_size)
     budget = Budget(
         "simulation",
@@ -190,7 +206,9 @@ def _open_site(
         settings=settings,
         ledger=ledger,
         sealed=SealedTurns(folder / "turns"),
-        sources={study.data.dataset: from_table(table, public_size)},
+        sources={
+            study.data.dataset: from_table(dealt.tables[name], public_size, persons)
+        },
         seed=study.simulation.seed,
         paced=False,
     )

@@ -6,6 +6,7 @@ for it, its sites bring their own rows.
 """
 
 import hashlib
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,28 @@ def split(
         table.filter(_mask(held_out)),
         dict(zip(names, sizes, strict=True)),
     )
+
+
+def public_persons(dealt: Mapping[str, "pa.Table"], identity: str) -> dict[str, int]:
+    """What each played site would type as its public number of persons.
+
+    Args:
+        dealt: Tables by site name.
+        identity: The column that says whose row it is.
+
+    Returns:
+        Persons with a row there, rounded down to two significant digits, at least 1.
+
+    Raises:
+        DataError: GLD-D005 there is no such column.
+    """
+    from guilder_shared.tables import persons
+
+    found = {}
+    for name, table in dealt.items():
+        numbers, named = persons.units(_column(table, identity))
+        found[name] = _round_down(len(np.unique(numbers[named])))
+    return found
 
 
 def _sites_of(

@@ -83,6 +83,10 @@ class Watched:
     def public_size(self) -> int:
         return self.inner.public_size  # type: ignore[attr-defined, no-any-return]
 
+    @property
+    def public_persons(self) -> int | None:
+        return self.inner.public_persons  # type: ignore[attr-defined, no-any-return]
+
     def check(self, data: TableData) -> None:
         self.inner.check(data)  # type: ignore[attr-defined]
 

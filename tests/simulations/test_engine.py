@@ -138,16 +138,15 @@ def test_a_study_without_its_simulation_part_says_what_to_add(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("override", "error_id"),
     [
-        ("privacy.unit=person", "GLD-P010"),
+        ("privacy.unit=site", "GLD-P010"),
         ("privacy.mechanism=joint-noise", "GLD-P011"),
     ],
 )
 def test_what_is_not_built_yet_is_refused_before_anything_is_written(
     tmp_path: Path, override: str, error_id: str
 ) -> None:
-    extra = ("data.person=patient",) if "person" in override else ()
     with pytest.raises((PlanError, StudyError)) as caught:
-        simulate(study_with(override, *extra), tmp_path / "run")
+        simulate(study_with(override), tmp_path / "run")
 
     assert caught.value.error_id == error_id
     assert not (tmp_path / "run").exists()

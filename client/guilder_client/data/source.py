@@ -37,19 +37,25 @@ class Mapped(Protocol):
     def public_size(self) -> int:
         """Rows, as a number that may be known to all."""
 
+    @property
+    def public_persons(self) -> int | None:
+        """Persons, likewise; None where nobody typed it."""
+
 
 @dataclass(frozen=True)
 class FileSource:
     """Rows in a CSV or Parquet file.
 
     Attributes:
-        public_size: Typed by a person, never counted.
+        public_size: Rows; typed by a person, never counted.
+        public_persons: Persons, likewise; None where nobody typed it.
     """
 
     kind: tables.FileKind
     path: Path
     columns: Mapping[str, str]
     public_size: int
+    public_persons: int | None = None
 
     def check(self, data: TableData) -> None:
         """Check the file's columns against the contract; no row is read.
@@ -93,6 +99,7 @@ class TableSource:
 
     table: "pa.Table" = field(repr=False)
     public_size: int
+    public_persons: int | None = None
 
     def check(self, data: TableData) -> None:
         """Check names and types.
@@ -118,9 +125,12 @@ def open_source(mapped: Mapped) -> FileSource:
         path=mapped.path,
         columns=mapped.map,
         public_size=mapped.public_size,
+        public_persons=mapped.public_persons,
     )
 
 
-def from_table(table: "pa.Table", public_size: int) -> TableSource:
+def from_table(
+    table: "pa.Table", public_size: int, public_persons: int | None = None
+) -> TableSource:
     """A source over rows that are in memory already."""
-    return TableSource(table, public_size)
+    return TableSource(table, public_size, public_persons)

@@ -13,6 +13,7 @@ import numpy as np
 
 from guilder_shared.errors import DataError
 from guilder_shared.study import CategoryColumn, Column, NumberColumn, TableData
+from guilder_shared.tables import persons
 from guilder_shared.tasks import Examples
 
 if TYPE_CHECKING:
@@ -27,8 +28,12 @@ NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 
 
 def needed(data: TableData) -> tuple[str, ...]:
-    """The contract's columns that training reads: inputs in order, then the target."""
-    return (*data.columns, data.target)
+    """The contract's columns that training reads: inputs in order, then the target.
+
+    Last the person, where the contract names one (`Study.site_contract`).
+    """
+    person = () if data.person is None else (data.person,)
+    return (*data.columns, data.target, *person)
 
 
 def check(table: "pa.Table", data: TableData) -> None:
@@ -72,11 +77,13 @@ def encode(table: "pa.Table", data: TableData) -> Examples:
 
     Numbers are clipped to [low, high] and scaled to [-1, 1]; missing and NaN become
     0, the centre; a category becomes one-hot, an unknown or missing one all zeros. A
-    row whose target is not 0 or 1 is left out. Inputs stand in the contract's order,
-    which is canonical: not that of the study file. Row i depends on row i alone.
+    row whose target is not 0 or 1 is left out, and so is, where the contract names
+    the person, a row without one. Inputs stand in the contract's order, which is
+    canonical: not that of the study file. Row i depends on row i alone.
 
     Privacy: record i enters one row of the result, or none, and moves no other, so
-    adding or removing it upstream adds or removes one example. No cell raises.
+    adding or removing it upstream adds or removes one example; a person upstream is
+    one number of `units`. No cell raises.
 
     Args:
         table: Interchange rows; columns outside the contract are ignored.
@@ -84,7 +91,8 @@ def encode(table: "pa.Table", data: TableData) -> Examples:
 
     Returns:
         Inputs of shape (rows, inputs), float32, in [-1, 1]; targets of shape
-        (rows,), float32, 0 or 1. Zero rows are fine.
+        (rows,), float32, 0 or 1; units of shape (rows,), int64, where the contract
+        names the person. Zero rows are fine.
 
     Raises:
         DataError: As `check`.
@@ -92,11 +100,15 @@ def encode(table: "pa.Table", data: TableData) -> Examples:
     check(table, data)
     target = _numbers(table, data.target)
     kept = (target == 0) | (target == 1)
-    blocks = [
-        _encode_column(table, name, data.columns[name]) for name in needed(data)[:-1]
-    ]
+    units = None
+    if data.person is not None:
+        units, named = persons.units(table.column(data.person))
+        kept &= named
+        units = units[kept]
+    blocks = [_encode_column(table, *column) for column in data.columns.items()]
     inputs = np.concatenate(blocks, axis=1)[kept]
-    return Examples(np.ascontiguousarray(inputs), target[kept].astype(np.float32))
+    answers = target[kept].astype(np.float32)
+    return Examples(np.ascontiguousarray(inputs), answers, units)
 
 
 def _encode_column(table: "pa.Table", name: str, column: Column) -> np.ndarray:
@@ -152,6 +164,8 @@ def _trimmed(column: Any) -> Any:
 
 
 def _is_number(name: str, data: TableData) -> bool:
+    if name == data.person:
+        return False
     return not isinstance(data.columns.get(name), CategoryColumn)
 
 
@@ -194,13 +208,18 @@ def check_types(fields: Mapping[str, "pa.Field"], data: TableData) -> None:
 
     Args:
         fields: Contract's name to the column's field.
-        data: The contract; a name it does not list is the target, a number.
+        data: The contract; a name it does not list is the person, or else the target,
+            a number.
 
     Raises:
         DataError: GLD-D004, with the type and no cell.
     """
     for name, field in fields.items():
         if _is_untyped(field):
+            continue
+        if name == data.person:
+            if not persons.may_name_persons(field.type):
+                raise _wrong_type(name, str(field.type), "who a row is of")
             continue
         if _is_number(name, data) and not _may_be_number(field.type):
             raise _wrong_type(name, str(field.type), "numbers")
