@@ -7,7 +7,7 @@ loss is trained and which metrics are read. This module trains nothing.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,15 @@ class Examples:
     """Encoded rows, ready for a model.
 
     Attributes:
-        inputs: Shape (rows, inputs), float32.
-        targets: Shape (rows,), float32.
+        inputs: Rows first, float32; int64 for tokens. Tables have shape (rows,
+            inputs), images (rows, channels, height, width), texts (rows, places).
+        targets: float32: (rows,) with 0, 1 or the number of the class, or a mask of 0
+            and 1 of shape (rows, height, width).
         units: Shape (rows,), int64: whose row it is, any number a unit. None where
             each row is a unit of its own.
     """
 
-    inputs: NDArray[np.float32]
+    inputs: NDArray[Any]
     targets: NDArray[np.float32]
     units: NDArray[np.int64] | None = None
 
@@ -44,15 +46,17 @@ class Recipe:
 
     Attributes:
         name: As a study's `[study] recipe` names it.
+        data: The kind of data it reads.
         models: Names in the model registry that fit it.
-        losses: One loss per row from the model's output and the targets, shapes
-            (rows, 1) and (rows,) to (rows,); never a mean, which would depend on how
-            many rows there are.
-        metrics: From the output, shape (rows,), and the targets to numbers by name. A
-            metric that the rows leave undefined is left out.
+        losses: One loss per row from the model's output and the targets, both rows
+            first, to (rows,); never a mean over rows, which would depend on how many
+            there are.
+        metrics: From the output, as the model gives it, and the targets to numbers by
+            name. A metric that the rows leave undefined is left out.
     """
 
     name: str
+    data: str
     models: tuple[str, ...]
     losses: "Callable[[Tensor, Tensor], Tensor]"
     metrics: Callable[[NDArray[np.float32], NDArray[np.float32]], dict[str, float]]
@@ -83,22 +87,90 @@ def _binary_losses(outputs: "Tensor", targets: "Tensor") -> "Tensor":
     )
 
 
+def _class_losses(outputs: "Tensor", targets: "Tensor") -> "Tensor":
+    from torch.nn.functional import cross_entropy
+
+    return cross_entropy(outputs, targets.long(), reduction="none")
+
+
+def _mask_losses(outputs: "Tensor", targets: "Tensor") -> "Tensor":
+    """Half the pixels' mean cross-entropy, half what a row's soft Dice lacks of 1."""
+    from torch.nn.functional import binary_cross_entropy_with_logits
+
+    logits, wanted = outputs.flatten(1), targets.flatten(1)
+    pixels = binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    chance = logits.sigmoid()
+    both = (chance * wanted).sum(1)
+    dice = (2 * both + 1) / (chance.sum(1) + wanted.sum(1) + 1)
+    return (pixels.mean(1) + 1 - dice) / 2
+
+
 def _binary_metrics(
-    logits: NDArray[np.float32], targets: NDArray[np.float32]
+    outputs: NDArray[np.float32], targets: NDArray[np.float32]
 ) -> dict[str, float]:
-    measured = {
-        "auc": metrics.auc(logits, targets),
-        "accuracy": metrics.accuracy(logits, targets),
-        "loss": metrics.log_loss(logits, targets),
-    }
+    logits = outputs.reshape(len(outputs))
+    return _defined(
+        auc=metrics.auc(logits, targets),
+        accuracy=metrics.accuracy(logits, targets),
+        loss=metrics.log_loss(logits, targets),
+    )
+
+
+def _class_metrics(
+    outputs: NDArray[np.float32], targets: NDArray[np.float32]
+) -> dict[str, float]:
+    measured = _defined(
+        accuracy=metrics.top_accuracy(outputs, targets),
+        f1=metrics.macro_f1(outputs, targets),
+        loss=metrics.cross_entropy(outputs, targets),
+    )
+    if outputs.shape[1] > 2:
+        return measured
+    odds = outputs[:, 1] - outputs[:, 0]
+    return _defined(auc=metrics.auc(odds, targets)) | measured
+
+
+def _mask_metrics(
+    outputs: NDArray[np.float32], targets: NDArray[np.float32]
+) -> dict[str, float]:
+    logits = outputs.reshape(targets.shape)
+    return _defined(
+        dice=metrics.dice(logits, targets),
+        loss=metrics.log_loss(logits.reshape(-1), targets.reshape(-1)),
+    )
+
+
+def _defined(**measured: float) -> dict[str, float]:
     return {name: value for name, value in measured.items() if not math.isnan(value)}
 
 
 RECIPES: Mapping[str, Recipe] = {
     "tabular-classification": Recipe(
         name="tabular-classification",
+        data="table",
         models=("logistic", "mlp"),
         losses=_binary_losses,
         metrics=_binary_metrics,
+    ),
+    "image-classification": Recipe(
+        name="image-classification",
+        data="images",
+        models=("cnn", "resnet18"),
+        losses=_class_losses,
+        metrics=_class_metrics,
+    ),
+    "image-segmentation": Recipe(
+        name="image-segmentation",
+        data="images",
+        models=("unet",),
+        losses=_mask_losses,
+        metrics=_mask_metrics,
+    ),
+    "text-classification": Recipe(
+        name="text-classification",
+        data="texts",
+        models=("encoder", "minilm"),
+        losses=_class_losses,
+        metrics=_class_metrics,
     ),
 }

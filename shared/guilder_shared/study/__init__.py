@@ -8,13 +8,22 @@ knows a network, a ledger or a model.
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import rfc8785
+from pydantic import Field
 
 from guilder_shared.settings.files import File, load_json, load_toml
 from guilder_shared.settings.mistakes import Contradiction, FileError, Mistake
-from guilder_shared.study.data import CategoryColumn, Column, NumberColumn, TableData
+from guilder_shared.study.data import (
+    CategoryColumn,
+    Column,
+    Data,
+    ImageData,
+    NumberColumn,
+    TableData,
+    TextData,
+)
 from guilder_shared.study.parts import (
     Aggregation,
     Evaluation,
@@ -29,10 +38,13 @@ from guilder_shared.study.rules import RULES
 __all__ = [
     "CategoryColumn",
     "Column",
+    "Data",
+    "ImageData",
     "NumberColumn",
     "Simulation",
     "Study",
     "TableData",
+    "TextData",
 ]
 
 
@@ -40,7 +52,7 @@ class Study(File):
     """One study, whole and checked."""
 
     study: Header
-    data: TableData
+    data: Annotated[Data, Field(discriminator="kind")]
     model: Model
     training: Training
     privacy: Privacy
@@ -78,12 +90,12 @@ class Study(File):
         return self.data.person if self.privacy.unit == "person" else None
 
     @property
-    def site_contract(self) -> TableData:
+    def site_contract(self) -> Data:
         """The contract with a site: it names the person only where that is read."""
         return self.data.model_copy(update={"person": self.identity})
 
     @property
-    def public_contract(self) -> TableData:
+    def public_contract(self) -> Data:
         """The contract with public rows, which belong to nobody."""
         return self.data.model_copy(update={"person": None})
 

@@ -4,6 +4,7 @@ A tagged union over what a site holds. This module opens no file and knows no mo
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -38,15 +39,19 @@ class CategoryColumn(Frozen):
 
     @model_validator(mode="after")
     def _each_once(self) -> Self:
-        twice = [value for value, count in Counter(self.values).items() if count > 1]
-        if not twice:
-            return self
-        what = f'holds "{twice[0]}" more than once'
-        fix = "Name each value once."
-        raise ContradictionError([Contradiction(("values",), what, fix)])
+        _refuse_twice("values", self.values)
+        return self
 
 
 Column = Annotated[NumberColumn | CategoryColumn, Field(discriminator="kind")]
+
+
+def _refuse_twice(key: str, values: Sequence[str]) -> None:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        what = f'holds "{twice[0]}" more than once'
+        fix = "Name each value once."
+        raise ContradictionError([Contradiction((key,), what, fix)])
 
 
 def _canonical_order(columns: dict[str, Column]) -> dict[str, Column]:
@@ -71,3 +76,64 @@ class TableData(Frozen):
     columns: Annotated[dict[Text, Column], AfterValidator(_canonical_order)] = Field(
         min_length=1, max_length=10_000, description="the model's inputs"
     )
+
+
+class ImageData(Frozen):
+    """The contract with every site's images: one public shape, 8 bits a number."""
+
+    kind: Literal["images"] = Field(description="images of one shape")
+    dataset: Name = Field(description="each site maps this name to its own source")
+    image: Text = Field(default="image", description="column with the images")
+    target: Text = Field(description="column with the class, or with the mask")
+    person: Text | None = Field(
+        default=None, description='column naming the person, for unit = "person"'
+    )
+    height: int = Field(ge=4, le=1024, description="pixels")
+    width: int = Field(ge=4, le=1024, description="pixels")
+    channels: int = Field(ge=1, le=64, description="1 = grey, 3 = colour")
+    classes: Listed[Text] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=10_000,
+        description="public values of the target; left out where it is a mask",
+    )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        _refuse_twice("classes", self.classes or ())
+        return self
+
+
+class TextData(Frozen):
+    """The contract with every site's texts: public classes, and how words are cut."""
+
+    kind: Literal["texts"] = Field(description="short texts")
+    dataset: Name = Field(description="each site maps this name to its own source")
+    text: Text = Field(default="text", description="column with the texts")
+    target: Text = Field(description="column with the class")
+    person: Text | None = Field(
+        default=None, description='column naming the person, for unit = "person"'
+    )
+    max_tokens: int = Field(ge=2, le=512, description="longer texts are cut")
+    classes: Listed[Text] = Field(
+        min_length=2, max_length=10_000, description="public values of the target"
+    )
+    words: Literal["hashed", "wordpiece"] = Field(
+        description='"hashed": by a public hash; "wordpiece": as minilm was trained'
+    )
+    vocabulary: int | None = Field(
+        default=None, ge=16, le=1_000_000, description='tokens, with words = "hashed"'
+    )
+
+    @model_validator(mode="after")
+    def _vocabulary_with_hashed(self) -> Self:
+        _refuse_twice("classes", self.classes)
+        if (self.words == "hashed") == (self.vocabulary is not None):
+            return self
+        missing = self.vocabulary is None
+        what = f'{"missing" if missing else "given"}, with words = "{self.words}"'
+        fix = 'Write words = "hashed" with vocabulary = 8192, or "wordpiece" without.'
+        raise ContradictionError([Contradiction(("vocabulary",), what, fix)])
+
+
+Data = TableData | ImageData | TextData

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from guilder_shared.settings.expectations import TEXT_PATTERN
-from guilder_shared.settings.files import Frozen, Listed, Name, Text
+from guilder_shared.settings.files import Digest, Frozen, Listed, Name, Text
 from guilder_shared.settings.mistakes import Contradiction, ContradictionError
 from guilder_shared.study.learning import AdaptiveClip, Augment
 
@@ -32,12 +32,29 @@ class Header(Frozen):
 class Model(Frozen):
     """Which registered model, and its public shape."""
 
-    name: Name = Field(description='"logistic" or "mlp"')
+    name: Name = Field(
+        description="logistic or mlp; cnn, resnet18 or unet; encoder or minilm"
+    )
     hidden: Listed[Annotated[int, Field(ge=1, le=16_384)]] = Field(
         default=(), max_length=16, description="units of each hidden layer"
     )
     prior: float | None = Field(
         default=None, gt=0, lt=1, description="public rate of ones: the output's bias"
+    )
+    width: int | None = Field(
+        default=None,
+        ge=8,
+        le=512,
+        description="channels of cnn and unet, numbers a token of encoder",
+    )
+    train: Literal["all", "head", "bias", "lora"] | None = Field(
+        default=None, description="what is trained; all of it if left out"
+    )
+    rank: int | None = Field(
+        default=None, ge=1, le=64, description='of the adapters, with train = "lora"'
+    )
+    pretrained: Digest | None = Field(
+        default=None, description="SHA-256 of the public weights it starts from"
     )
 
 

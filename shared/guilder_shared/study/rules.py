@@ -4,11 +4,11 @@ A rule looks at whole tables and gives contradictions with their fix. This modul
 no file.
 """
 
-import itertools
 from collections.abc import Callable
 
 from guilder_shared.settings.mistakes import Contradiction
-from guilder_shared.study.data import CategoryColumn, TableData
+from guilder_shared.study.data import Data, ImageData, TableData, TextData
+from guilder_shared.study.fitting import model_fits
 from guilder_shared.study.learning_rules import (
     copies_fit_the_rows,
     optimizer_has_its_keys,
@@ -16,17 +16,16 @@ from guilder_shared.study.learning_rules import (
 )
 from guilder_shared.study.parts import (
     Aggregation,
-    Model,
     Privacy,
     Simulation,
     Training,
 )
 
-LARGEST_MODEL = 64_000_000  # weights: 256 MB in float32
 
-
-def _target_is_no_input(data: TableData) -> list[Contradiction]:
+def _target_is_no_input(data: Data) -> list[Contradiction]:
     """A model that reads its answer, or who somebody is, has learnt nothing."""
+    if not isinstance(data, TableData):
+        return _columns_differ(data)
     fix = "Remove it from [data.columns]."
     roles = {"target": data.target, "person": data.person}
     return [
@@ -36,7 +35,19 @@ def _target_is_no_input(data: TableData) -> list[Contradiction]:
     ]
 
 
-def _person_is_named(data: TableData, privacy: Privacy) -> list[Contradiction]:
+def _columns_differ(data: ImageData | TextData) -> list[Contradiction]:
+    key = "image" if isinstance(data, ImageData) else "text"
+    named = getattr(data, key)
+    if named not in (data.target, data.person):
+        return []
+    what = f'is "{named}", as the target or the person'
+    return [Contradiction(("data", key), what, "Give each role a column of its own.")]
+
+
+def _person_is_named(data: Data, privacy: Privacy) -> list[Contradiction]:
+    if data.person is not None and data.person == data.target:
+        fix = "Name the column that says whose row it is."
+        return [Contradiction(("data", "person"), "is the target as well", fix)]
     if privacy.unit != "person" or data.person is not None:
         return []
     what = 'missing; privacy.unit = "person" needs it'
@@ -56,26 +67,6 @@ def _persons_are_capped(privacy: Privacy) -> list[Contradiction]:
         fix = 'Remove it, or write unit = "person" and data.person.'
         return [Contradiction(where, what, fix)]
     return []
-
-
-def _model_fits(data: TableData, model: Model) -> list[Contradiction]:
-    """Only an mlp has hidden layers, and no model is too large to be built."""
-    if bool(model.hidden) != (model.name == "mlp"):
-        what = "missing" if model.name == "mlp" else "given"
-        what += f', with name = "{model.name}"'
-        fix = 'Write name = "mlp" with hidden = [64, 64], or "logistic" without.'
-        return [Contradiction(("model", "hidden"), what, fix)]
-    inputs = sum(
-        len(column.values) if isinstance(column, CategoryColumn) else 1
-        for column in data.columns.values()
-    )
-    widths = [inputs, *model.hidden, 1]
-    weights = sum((before + 1) * after for before, after in itertools.pairwise(widths))
-    if weights <= LARGEST_MODEL:
-        return []
-    what = f"{inputs:,} inputs and these layers make {weights:,} weights"
-    fix = f"Give fewer values or smaller layers: at most {LARGEST_MODEL:,} weights."
-    return [Contradiction(("model", "hidden"), what, fix)]
 
 
 def _seed_is_for_tests(training: Training, privacy: Privacy) -> list[Contradiction]:
@@ -123,7 +114,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[..., list[Contradiction]]], ...] = 
     (("data",), _target_is_no_input),
     (("data", "privacy"), _person_is_named),
     (("privacy",), _persons_are_capped),
-    (("data", "model"), _model_fits),
+    (("data", "model"), model_fits),
     (("training",), optimizer_has_its_keys),
     (("training",), turns_are_long_enough),
     (("data", "training"), copies_fit_the_rows),
