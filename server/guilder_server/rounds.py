@@ -33,6 +33,7 @@ from guilder_shared.messages import (
     unpack,
 )
 from guilder_shared.study import Study
+from guilder_shared.training.average import average
 
 Evaluate = Callable[[Weights], dict[str, float]]
 BUSY_S = 0.05  # before a site is asked again that was busy or gave a turn up
@@ -62,7 +63,7 @@ def run(task: Run, sites: Sites) -> Weights:
     study, store = task.study, task.store
     offer = Offer(store.run_id, study.canonical(), task.plan)
     cohort = Cohort(sites, study, offer, task.only)
-    model = store.model()
+    model, published = store.iterate(), store.model()
     for round_no in store.remaining(study.training.rounds):
         members = cohort.choose(awaited=store.last_sites())  # 1 who
         total = aggregate.empty(model)
@@ -75,9 +76,18 @@ def run(task: Run, sites: Sites) -> Weights:
             )
             receipts[member.site] = Receipt(reply.turn_no, sha256(reply.update))
         model = aggregate.step(model, total)  # 4 learn
-        store.commit(round_no, model, receipts, task.evaluate(model))  # 5 remember
+        published = _published(study, published, model, round_no)
+        apart = None if published is model else model
+        measured = task.evaluate(published)
+        store.commit(round_no, published, receipts, measured, apart)  # 5 remember
     cohort.close(store.receipts())
-    return model
+    return published
+
+
+def _published(study: Study, before: Weights, model: Weights, round_no: int) -> Weights:
+    """The model of a round: as trained, or its average over the rounds so far."""
+    decay = study.training.average
+    return model if decay is None else average(before, model, round_no, decay)
 
 
 def _turns(

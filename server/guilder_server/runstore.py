@@ -133,21 +133,36 @@ class RunStore:
     def model(self) -> Weights:
         """The model of the last committed round, or the initial one.
 
+        Where the study keeps an average, it is that.
+
         Raises:
             IntegrityError: The model file is not the one that was committed.
         """
         last = self.last_round()
         if last == 0:
             return registry.initial(self.study)
-        data = self.model_path(last).read_bytes()
         (expected,) = self._db.execute(
             "SELECT model_sha256 FROM rounds WHERE round_no=?", (last,)
         ).fetchone()
+        return self._read(self.model_path(last), last, expected)
+
+    def iterate(self) -> Weights:
+        """The model that the next round trains; raises as `model`."""
+        last, expected = self.last_round(), self.fact("iterate")
+        if expected is None:
+            return self.model()
+        return self._read(self._iterate_path(last), last, expected)
+
+    def _read(self, path: Path, round_no: int, expected: str) -> Weights:
+        data = path.read_bytes()
         if sha256(data) != expected:
             raise IntegrityError(
-                "GLD-I049", f"{self.model_path(last)} is not what round {last} wrote"
+                "GLD-I049", f"{path} is not what round {round_no} wrote"
             )
         return unpack(data, self._shapes)
+
+    def _iterate_path(self, round_no: int) -> Path:
+        return self.model_path(round_no).with_name("iterate.safetensors")
 
     def model_path(self, round_no: int) -> Path:
         """Where a round's model lies."""
@@ -214,10 +229,17 @@ class RunStore:
         model: Weights,
         receipts: Mapping[str, Receipt],
         metrics: Mapping[str, float],
+        iterate: Weights | None = None,
     ) -> None:
-        """Make a round's model durable; afterwards the round is never run again."""
+        """Make a round's model durable; afterwards the round is never run again.
+
+        `iterate` is what the next round trains, where that is not `model`.
+        """
         data = pack(model)
         durable.write(self.model_path(round_no), data)
+        if iterate is not None:
+            further = pack(iterate)
+            durable.write(self._iterate_path(round_no), further)
         now = time.time()
         told = {"metrics": dict(metrics), "sites": sorted(receipts)}
         with self.at_once():
@@ -231,7 +253,11 @@ class RunStore:
                     now,
                 ),
             )
+            if iterate is not None:
+                self._set("iterate", sha256(further))
             event = self._record("round", {"round": round_no, **told})
+        if iterate is not None:  # training never goes back to the one before
+            self._iterate_path(round_no - 1).unlink(missing_ok=True)
         for line in _metric_lines(round_no, metrics, now):
             _append(self.folder / "metrics.jsonl", line)
         self._tell(event)
