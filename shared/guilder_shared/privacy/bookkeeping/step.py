@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from guilder_shared.errors import PlanError
-from guilder_shared.privacy import isolation
+from guilder_shared.privacy import isolation, witness
 from guilder_shared.privacy.bookkeeping import batches
 from guilder_shared.privacy.bookkeeping.autotune import fastest
 from guilder_shared.privacy.bookkeeping.batches import Inputs
@@ -98,6 +98,7 @@ class PrivateStep:
         Raises:
             PlanError: As a call.
         """
+        witness.drew(rows, units)
         total = self._total  # its pages cost more than its arithmetic: kept
         self._total = None
         total = self.engine.zeros() if total is None else total.zero_()
@@ -183,6 +184,7 @@ class PrivateStep:
 
     def release(self, total: Tensor) -> None:
         """Add noise, divide, learn. `total` is overwritten and may be used once."""
+        witness.summed(total)
         std = self.noise_multiplier * self.engine.clip_norm
         if std > 0:
             key = self.keys.key("noise", self.steps_taken)
@@ -196,6 +198,7 @@ class PrivateStep:
         views = self.engine.split(total)
         for p, view, grad in zip(self.engine.params, views, self._grads, strict=True):
             p.grad = grad.copy_(view).div_(self.divisor)
+        witness.gave(p.grad for p in self.engine.params)
         self.optimizer.step()
         for p in self.engine.params:
             p.grad = None

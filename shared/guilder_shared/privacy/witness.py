@@ -1,0 +1,75 @@
+"""Looking at private steps from inside: for the self-test, on made-up rows only.
+
+A step tells what it drew, what it summed before the noise, and what its optimizer got.
+Where nobody watches, and that is every turn, telling is one look at a variable and
+nothing is kept. This module checks nothing; a test holds that the self-test alone opens
+`watching`.
+
+Review, mathematics: nothing here changes a number.
+Review, crash order: in memory only. A sum before noise is secret, hence made-up rows.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_NONE = np.empty(0, dtype=np.float64)
+
+
+@dataclass
+class Seen:
+    """One step, from inside.
+
+    Attributes:
+        rows: The rows it drew, shape (rows,).
+        units: Whose they are, shape (rows,); None where each is a unit.
+        total: The clipped sum before noise, shape (numbers,), float64.
+        given: What the optimizer got, in the order of `total`, float64.
+    """
+
+    rows: NDArray[np.int64]
+    units: NDArray[np.int64] | None
+    total: NDArray[np.float64]
+    given: NDArray[np.float64]
+
+
+_seen: ContextVar[list[Seen] | None] = ContextVar("seen", default=None)
+
+
+@contextmanager
+def watching() -> Iterator[list[Seen]]:
+    """Every step that this thread takes inside is appended to the list."""
+    steps: list[Seen] = []
+    token = _seen.set(steps)
+    try:
+        yield steps
+    finally:
+        _seen.reset(token)
+
+
+def drew(rows: "Tensor", units: "Tensor | None") -> None:
+    """Tell that a step begins with these rows."""
+    if (steps := _seen.get()) is not None:
+        whose = None if units is None else units.cpu().numpy().copy()
+        steps.append(Seen(rows.cpu().numpy().copy(), whose, _NONE, _NONE))
+
+
+def summed(total: "Tensor") -> None:
+    """Tell the clipped sum, before noise."""
+    if steps := _seen.get():
+        steps[-1].total = total.cpu().numpy().copy()
+
+
+def gave(grads: "Iterable[Tensor | None]") -> None:
+    """Tell what the optimizer is about to learn from."""
+    if steps := _seen.get():
+        flat = [g.reshape(-1).double().cpu().numpy() for g in grads if g is not None]
+        steps[-1].given = np.concatenate(flat)
