@@ -19,6 +19,7 @@ def make_study(
     privacy: dict[str, Any] | None = None,
     aggregation: dict[str, Any] | None = None,
     model: dict[str, Any] | None = None,
+    person: str | None = None,
     num_columns: int = 3,
     **training: Any,
 ) -> Study:
@@ -33,6 +34,7 @@ def make_study(
                 "kind": "table",
                 "dataset": "d",
                 "target": "y",
+                "person": person,
                 "columns": columns,
             },
             "model": model or {"name": "logistic"},

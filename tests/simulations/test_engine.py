@@ -138,7 +138,6 @@ def test_a_study_without_its_simulation_part_says_what_to_add(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("override", "error_id"),
     [
-        ("privacy.unit=site", "GLD-P010"),
         ("privacy.mechanism=joint-noise", "GLD-P011"),
     ],
 )

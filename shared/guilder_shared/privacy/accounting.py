@@ -4,10 +4,14 @@ Solving a study's noise, confirming somebody else's plan, and the numbers the le
 charges. The accountants themselves are in `bounds`. This module knows no data, no
 model and no torch.
 
-Review, mathematics. Adjacency: add or remove one unit. One step is a Poisson-sampled
-Gaussian of sensitivity C(1 + s) and standard deviation noise_multiplier x C, so its
-event carries noise_multiplier / (1 + s). Steps compose adaptively; equal events are
-merged. A plan comes from a server that is not trusted: it is confirmed, not believed.
+Review, mathematics. Adjacency: add or remove one unit, a record or a person with all
+its rows at the site; of a site, all its rows against none (zero-out; that it takes part
+is public). One step is a Poisson-sampled Gaussian of sensitivity C(1 + s) and standard
+deviation noise_multiplier x C, whatever the unit, so its event carries
+noise_multiplier / (1 + s); whose event it is stands in the study beside it. What is
+charged by person does not bound single records, nor the reverse (decision 014). Steps
+compose adaptively; equal events are merged. A plan comes from a server that is not
+trusted: it is confirmed, not believed.
 All inputs are public constants of the study.
 Review, crash order: pure functions; nothing is durable here and nothing is sent.
 """
@@ -43,7 +47,7 @@ def validate_study(study: Study) -> None:
 
     Raises:
         StudyError: GLD-C091 the schedule is too long to be accounted in seconds.
-        PlanError: GLD-P010 unit other than record, GLD-P011 joint noise.
+        PlanError: GLD-P011 joint noise.
     """
     privacy, training = study.privacy, study.training
     num_turns = training.rounds + study.aggregation.spare_turns
@@ -55,13 +59,6 @@ def validate_study(study: Study) -> None:
             f"{MOST_STEPS:,} can be accounted for in one study",
             why="Server and sites each compute its epsilon before they agree to it.",
             fix="Lower training.rounds or training.local_steps.",
-        )
-    if privacy.unit != "record":
-        raise PlanError(
-            "GLD-P010",
-            f'privacy.unit = "{privacy.unit}" is not built yet.',
-            why="Per-unit clipping and sampling exist for records only.",
-            fix='Use unit = "record", and read docs on what that promises.',
         )
     if privacy.mechanism == "joint-noise":
         raise PlanError(

@@ -6,8 +6,11 @@ nothing. It imports torch: import it lazily.
 Review, mathematics: the result is a function of `local_steps` Poisson-sampled Gaussian
 sums and of public constants, hence costs what `accounting.turn_event` says. All that
 rows can change passes through `PrivateStep`, isolated because the weights are the
-server's; the number of rows passes through nothing. With mechanism "none" the schedule
-and the clipping are the same and the noise is missing: what leaves is unprotected.
+server's; the number of rows passes through nothing. A site's own contribution is the
+mean over its public size, so clip norm and noise of the sum are that many times larger
+and the divisor takes it out again: noise over sensitivity is as planned. With
+mechanism "none" the schedule and the clipping are the same and the noise is missing:
+what leaves is unprotected.
 Review, crash order: the caller has made the turn's charge durable before it has read
 `examples`, and makes the result durable before it sends it. Run again after a crash,
 the turn has fresh keys and one output ever leaves.
@@ -51,8 +54,9 @@ def fit(
         study: Schedule, clip norm and recipe.
         plan: The confirmed plan; its noise is in units of the clip norm.
         examples: This site's encoded rows; none is allowed.
-        public_size: The officer's figure for the rows here. The divisor is
-            sample_rate x public_size; the true number is never used.
+        public_size: The officer's figure for the persons here, if they are the units,
+            else for the rows. The divisor is sample_rate x public_size; the true
+            number is never used.
         keys: This attempt's randomness. The same keys give the same bytes on the same
             machine, whatever torch's seed and the number of cores.
 
@@ -68,6 +72,7 @@ def fit(
     """
     if public_size < 1:
         raise ValueError(f"public_size must be positive, not {public_size}")
+    own_mean = public_size if study.privacy.unit == "site" else 1
     accounting.check_plan(study, plan)  # no noise only where none was promised
     with device.one_thread():
         module = _load(weights, study)
@@ -76,7 +81,7 @@ def fit(
             module,
             tasks.recipe(study.study.recipe).losses,
             GradientDescent(module.parameters(), study.training.learning_rate),
-            clip_norm=study.privacy.clip_norm,
+            clip_norm=study.privacy.clip_norm * own_mean,
             noise_multiplier=plan.noise_multiplier or 0.0,
             divisor=divisor,
             keys=keys,

@@ -294,17 +294,17 @@ def test_a_schedule_that_would_take_minutes_to_account_is_refused_at_once(
     assert caught.value.error_id == "GLD-C091"
 
 
-@pytest.mark.parametrize(
-    ("change", "error_id"),
-    [
-        ({"unit": "site"}, "GLD-P010"),
-        ({"mechanism": "joint-noise"}, "GLD-P011"),
-    ],
-)
-def test_a_promise_that_is_not_built_is_refused(
-    study_of: Make, change: dict[str, str], error_id: str
-) -> None:
-    study = study_of(privacy=change)
+def test_a_step_costs_the_same_whosever_presence_it_hides(study_of: Make) -> None:
+    plans = [
+        accounting.solve(study_of(privacy={"unit": unit}, sample_rate=1.0))
+        for unit in ("record", "site")
+    ]
+
+    assert plans[0] == plans[1]
+
+
+def test_a_promise_that_is_not_built_is_refused(study_of: Make) -> None:
+    study = study_of(privacy={"mechanism": "joint-noise"})
 
     for check in (
         accounting.solve,
@@ -312,7 +312,7 @@ def test_a_promise_that_is_not_built_is_refused(
     ):
         with pytest.raises(PlanError) as caught:
             check(study)
-        assert caught.value.error_id == error_id
+        assert caught.value.error_id == "GLD-P011"
 
 
 def test_accounting_needs_no_torch_and_no_opacus() -> None:
