@@ -137,7 +137,7 @@ class BookKeeping:
             if before.get(name) != (id(buffer), buffer._version):
                 validate.refuse_changed_buffer(name)
 
-    def add_clipped(self, losses: Losses, total: Tensor, units: Units) -> None:
+    def add_clipped(self, losses: Losses, total: Tensor, units: Units) -> Tensor:
         """Add the clipped gradients of some units to a sum.
 
         Args:
@@ -145,6 +145,10 @@ class BookKeeping:
                 gradient is that of the sum of its rows' losses.
             total: From `zeros`; it is changed.
             units: Which rows are one unit.
+
+        Returns:
+            How much of each unit counted, (units,) float64: 1 for one that was not
+            clipped, 0 for one that is not finite. Secret.
 
         Guarantee: one unit more or less moves the sum by at most C (1 + s) in L2; a
         unit with NaN or infinity in its gradient contributes exactly zero.
@@ -155,11 +159,11 @@ class BookKeeping:
 
         Source: Abadi et al. 2016, algorithm 1, line "Clip gradient".
         """
-        self._run(losses, units).add(total, self.clip_norm * CLIP_MARGIN)
+        return self._run(losses, units).add(total, self.clip_norm * CLIP_MARGIN)
 
     def add_unit(
         self, passes: Iterable[tuple[Losses, int, int]], total: Tensor
-    ) -> None:
+    ) -> Tensor:
         """Add the clipped gradient of one unit whose rows do not fit a pass.
 
         Its gradient is added up over passes, then clipped as a whole: memory stays
@@ -170,17 +174,22 @@ class BookKeeping:
                 and how many of the first are the unit's; the others count nothing.
             total: From `zeros`; it is changed.
 
+        Returns:
+            As `add_clipped`, of the one unit.
+
         Raises:
             PlanError: As `add_clipped`.
         """
         own, clean = self.zeros(), True
         for losses, rows, real in passes:
-            finite = self._run(losses, Units(rows)).add(own, math.inf)
-            clean = clean and bool(finite[:real].all())
-        norm = float(own.norm())
+            counted = self._run(losses, Units(rows)).add(own, math.inf)
+            clean = clean and bool(counted[:real].all())
+        norm, factor = float(own.norm()), 0.0
         if clean and norm <= torch.finfo(self.params[0].dtype).max:
             limit = self.clip_norm * CLIP_MARGIN
-            total.add_(own, alpha=min(1.0, limit / norm) if norm else 0.0)
+            factor = min(1.0, limit / norm) if norm else 1.0
+            total.add_(own, alpha=factor)
+        return own.new_tensor([factor])
 
     def entering(self, losses: Losses, units: Units) -> list[Tensor]:
         """What the sum of one pass is made of, rows or units first: for a trial.

@@ -119,7 +119,10 @@ class Pass:
             self.parts.append((owned, part))
 
     def add(self, total: Tensor, limit: float) -> Tensor:
-        """Add every unit, scaled to at most `limit`; returns which are finite."""
+        """Add every unit, scaled to at most `limit`; returns how much of each counts.
+
+        That is 1 for a unit within the limit, 0 for one that is not finite.
+        """
         for grads in self.shared.values():
             self.square += square_norms(grads)
         dtype = self.engine.params[0].dtype
@@ -136,7 +139,7 @@ class Pass:
             for key, grads in self.shared.items():
                 kept = grads if clean else keep_rows(grads, finite)
                 add_weighted(weights, kept, into[key], isolated=self.units.isolated)
-        return finite
+        return weights
 
     def entering(self) -> list[Tensor]:
         """What `add` would add, rows or units first."""

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from guilder_shared.errors import PlanError
 from guilder_shared.privacy import isolation, witness
+from guilder_shared.privacy.adaptive import MovingClip, halves
 from guilder_shared.privacy.bookkeeping import batches
 from guilder_shared.privacy.bookkeeping.autotune import fastest
 from guilder_shared.privacy.bookkeeping.batches import Inputs
@@ -47,6 +48,8 @@ class PrivateStep:
             for the whole batch in one pass; isolated, for what memory holds and most
             batches need (`isolation.pass_rows`), by public numbers. The result does
             not depend on it beyond rounding.
+        moving: Moves the clip norm after each step, by a count that is noised beside
+            the sum; the noise multiplier is then that of both together.
     """
 
     def __init__(
@@ -59,8 +62,13 @@ class PrivateStep:
         divisor: float,
         keys: TurnKeys,
         microbatch: int | None = None,
+        moving: MovingClip | None = None,
     ) -> None:
         self.engine, self.losses, self.optimizer = engine, losses, optimizer
+        self.moving = moving
+        if moving is not None:
+            engine.clip_norm = moving.clip_norm
+            noise_multiplier = moving.noise_multiplier
         self.noise_multiplier, self.divisor = noise_multiplier, divisor
         self.keys, self.microbatch = keys, microbatch
         self.steps_taken = 0
@@ -102,9 +110,12 @@ class PrivateStep:
         total = self._total  # its pages cost more than its arithmetic: kept
         self._total = None
         total = self.engine.zeros() if total is None else total.zero_()
-        self._add(rows, fetch, units, total)
+        unclipped = self._add(rows, fetch, units, total)
         self.release(total)
         self._total = total
+        if self.moving is not None:
+            self.moving.learn(unclipped, self.keys.key("count", self.steps_taken))
+            self.engine.clip_norm = self.moving.clip_norm
 
     def clipped_sum(
         self, inputs: Inputs, targets: Any, units: Tensor | None = None
@@ -113,6 +124,11 @@ class PrivateStep:
         total = self.engine.zeros()
         self._add(*_held(inputs, targets), units, total)
         return total
+
+    @property
+    def noise_std(self) -> float:
+        """Standard deviation of the noise in the next step's gradient; public."""
+        return self.noise_multiplier * self.engine.clip_norm / self.divisor
 
     def prepare(self, inputs: Inputs, targets: Any) -> int:
         """Check the model on made-up rows and fix the height of passes.
@@ -146,18 +162,24 @@ class PrivateStep:
 
     def _add(
         self, rows: Tensor, fetch: Fetch, units: Tensor | None, total: Tensor
-    ) -> None:
+    ) -> float:
+        """Add to the sum; returns `adaptive.halves` of the batch."""
+        unclipped = 0.0
         if not len(rows):
-            return
+            return unclipped
         if self._height is None:
             self.prepare(*fetch(rows[:0]))
         height = self._height or len(rows)
         for chosen, some in batches.chunks(len(rows), units, height):
             if some.rows <= height:
                 losses, missing = self._pass(fetch, rows[chosen])
-                self.engine.add_clipped(losses, total, some.and_rows(missing))
+                counted = self.engine.add_clipped(losses, total, some.and_rows(missing))
             else:  # one unit
-                self.engine.add_unit(self._passes(fetch, rows[chosen], height), total)
+                passes = self._passes(fetch, rows[chosen], height)
+                counted = self.engine.add_unit(passes, total)
+            if self.moving is not None:
+                unclipped += halves(counted[: some.num])
+        return unclipped
 
     def _passes(
         self, fetch: Fetch, rows: Tensor, height: int
@@ -216,6 +238,7 @@ def make_private_step(
     microbatch: int | None = None,
     tune: bool = True,
     isolated: bool = False,
+    moving: MovingClip | None = None,
 ) -> PrivateStep:
     """A private training step for any model that can be trained privately.
 
@@ -236,6 +259,8 @@ def make_private_step(
             a record, such as a server: a unit's contribution is then its own whatever
             the weights are. Costs passes of one height and sums in float64. False
             where you start and train the model yourself.
+        moving: A clip norm that follows the gradients' norms, made for the same
+            `clip_norm`, `noise_multiplier` and `divisor`.
 
     Raises:
         PlanError: GLD-P050 a number is out of range; GLD-P020, GLD-P024, GLD-P054 the
@@ -246,19 +271,16 @@ def make_private_step(
     _check("clip_norm", clip_norm, 1e-9, 1e9)
     _check("noise_multiplier", noise_multiplier, 0.0, 1e6)
     _check("divisor", divisor, 1e-9, 1e15)
+    choose = fastest if tune and not isolated else None
     return PrivateStep(
-        BookKeeping(
-            model,
-            clip_norm,
-            fastest if tune and not isolated else None,
-            isolated=isolated,
-        ),
+        BookKeeping(model, clip_norm, choose, isolated=isolated),
         losses,
         optimizer,
         noise_multiplier=noise_multiplier,
         divisor=divisor,
         keys=keys or TurnKeys.from_os(),
         microbatch=microbatch,
+        moving=moving,
     )
 
 
