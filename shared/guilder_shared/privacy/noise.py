@@ -6,11 +6,10 @@ to a public grid. This module knows no gradient, no torch and no budget.
 Review, mathematics. Ideal: round(S + std x Z) to the grid is a function of S + std x Z
 alone, so the plain Gaussian mechanism's guarantee holds for it. Real: Z is a float.
 The code below makes round(S + std x Z') exactly (integer plus rounded remainder),
-where Z' comes from 128 random bits for the radius and 53 for the angle. `residue`
-bounds how far the law of the real output is from the ideal one:
-  1. Couple each word with a continuous uniform inside its cell. Up to radius 10.2
-     then |Z' - Z| < 2**-45: angle quantised 2 pi x 2**-54, cos and sin off by at most
-     2**-51, 4 ulp granted to log, 1 ulp to every product and to the sum.
+where Z' comes from `normals`. `residue` bounds how far the law of the real output is
+from the ideal one:
+  1. Coupled as in `normals`, |Z' - Z| < 2**-45 up to radius 10.2; the remainder's
+     addition, of numbers below 512 grids, moves it by at most 2**-45 grids more.
   2. With a grid of at least std/32 a cell's probability is therefore wrong by a
      factor within 1 +- 2**-35, near the origin (where u -> 1 is coarse) included.
      Between radius 10.2 and 12.0 (mass 2**-76) the radius is coarser: 1 +- 2**-20.
@@ -23,108 +22,25 @@ Review, crash order: nothing is sent or written here.
 """
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from guilder_shared.privacy.sampling import Keystream, Words
-
-Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
+from guilder_shared.privacy.normals import BLOCK, Floats, Normals
 
 MAX_NUMBERS = 1 << 27  # trained parameters in one release; `residue` assumes it
 
-_BLOCK_PAIRS = 1 << 13
+ROUNDED = (
+    1 << 13
+)  # numbers to round at once: 64 KiB comes from the heap, not the kernel
+
 _GRID_BITS = 4  # grid = 2**floor(log2(std)) / 16, hence between std/32 and std/16
 _CELL_ERROR = 2.0**-35  # point 2
 _FAR_CELL_ERROR = 2.0**-20
 _FAR_LOG2_MASS = -104.0
 _LARGEST_EPSILON = 20.0
-
-
-def gaussian(num: int, key: bytes) -> Floats:
-    """Standard normal numbers, a deterministic function of `key`.
-
-    Args:
-        num: How many; 0 is allowed.
-        key: 32 bytes, used for this call only.
-
-    Returns:
-        Shape (num,), float64. The radius comes from 128 random bits, so the largest
-        value is sqrt(2 x 129 x ln 2) = 13.37; the mass cut off is 2**-129 a pair.
-
-    Source: Box and Muller 1958; AES-CTR keystream as in `sampling.Keystream`.
-    """
-    num_pairs = (num + 1) // 2
-    out = np.empty(2 * num_pairs, dtype=np.float64)
-    for start in range(0, num_pairs, _BLOCK_PAIRS):
-        pairs = min(_BLOCK_PAIRS, num_pairs - start)
-        _fill(out[2 * start : 2 * (start + pairs)], key, start)
-    return out[:num]
-
-
-def _fill(out: Floats, key: bytes, first_pair: int) -> None:
-    """Fill `out` with the key's numbers from that pair on; both counts are even."""
-    stream = Keystream(key, 3 * first_pair)
-    _box_muller(stream.words(3 * (len(out) // 2)), out)
-
-
-def _box_muller(words: Words, out: Floats) -> None:
-    """Fill `out` from three words a pair: two for the radius, one for the angle."""
-    top, low, turn = words.reshape(-1, 3).T
-    # u in [2**-129, 1]: the second word gives precision where the first is small.
-    uniform = (low.astype(np.float64) + 0.5) * 2.0**-128
-    uniform += top.astype(np.float64) * 2.0**-64
-    radius = np.log(uniform, out=uniform)
-    radius *= -2.0
-    np.sqrt(radius, out=radius)
-    cos, sin = _directions(turn)
-    np.multiply(radius, cos, out=out[0::2])
-    np.multiply(radius, sin, out=out[1::2])
-
-
-def _directions(turn: Words) -> tuple[Floats, Floats]:
-    """Cosine and sine of the turn that a word's top 53 bits stand for.
-
-    The top 10 bits choose a direction from a table, the next 43 turn it by less than
-    r = pi/1024, where r**6 / 720 < 2**-59 is left out. Error below 2**-51.
-    """
-    place = (turn >> np.uint64(54)).astype(np.intp)
-    angle = ((turn >> np.uint64(11)) & np.uint64(2**43 - 1)).astype(np.float64)
-    angle += 0.5 - 2.0**42  # exact
-    angle *= 2.0 * math.pi * 2.0**-53
-    square = angle * angle
-    cos = square * (1 / 24)
-    cos -= 0.5
-    cos *= square
-    cos += 1.0
-    sin = square * (1 / 120)
-    sin -= 1 / 6
-    sin *= square
-    sin += 1.0
-    sin *= angle
-    along, across = _COS[place], _SIN[place]
-    np.multiply(along, sin, out=angle)
-    np.multiply(across, sin, out=sin)
-    along *= cos
-    along -= sin
-    across *= cos
-    across += angle
-    return along, across
-
-
-def _table() -> tuple[Floats, Floats]:
-    """Cosine and sine at the middles of 1024 parts of a turn, from one eighth of it."""
-    eighth = (np.arange(128) + 0.5) * (math.pi / 512)
-    low, high = np.sin(eighth), np.cos(eighth)
-    falling = np.concatenate([high, low[::-1]])  # the cosine of a quarter
-    rising = falling[::-1]
-    cos = np.concatenate([falling, -rising, -falling, rising])
-    sin = np.concatenate([rising, falling, -rising, -falling])
-    return cos, sin
-
-
-_COS, _SIN = _table()
 
 
 def grid_for(std: float) -> float:
@@ -170,35 +86,94 @@ def add_noise_in_place(
         grid: As for `add_noise`.
         threads: How many blocks are made at once; the bytes do not depend on it.
     """
+    drawn = draw(len(total), std, key, grid, threads=threads)
+
+    def work(first: int, last: int) -> None:
+        for start in range(first, last, ROUNDED):
+            part = slice(start, min(start + ROUNDED, last))
+            round_sum(total[part], drawn[part], grid, total[part])
+
+    in_parts(work, len(total), threads)
+
+
+def draw(
+    num: int,
+    std: float,
+    key: bytes,
+    grid: float,
+    out: Floats | None = None,
+    *,
+    threads: int = 1,
+) -> Floats:
+    """The noise that `add_noise` with these arguments adds, before it is rounded.
+
+    Args:
+        num: How many numbers.
+        std: As for `add_noise`.
+        key: As for `add_noise`.
+        grid: As for `add_noise`.
+        out: Where to put them: `num` numbers, one more if that is odd.
+        threads: As for `add_noise_in_place`.
+
+    Returns:
+        Shape (num,), float64, in units of the grid: for `round_sum`, and only once.
+    """
+    even = (num + 1) // 2 * 2
+    if out is None:
+        out = np.empty(even, dtype=np.float64)
+    room, scale = out, in_grids(std, grid)
+
+    def work(first: int, last: int) -> None:
+        normals = Normals(key, first)
+        for start in range(first, last, BLOCK):
+            normals.fill(room[start : min(start + BLOCK, last)], scale)
+
+    in_parts(work, even, threads)
+    return out[:num]
+
+
+def in_grids(std: float, grid: float) -> float:
+    """Divide std by the grid, exactly.
+
+    Raises:
+        ValueError: The grid is not a power of two.
+    """
     if math.frexp(grid)[0] != 0.5:  # only then are the divisions exact
         raise ValueError(f"grid must be a power of two, not {grid!r}")
-    size = 2 * _BLOCK_PAIRS
+    return std / grid
 
-    def block(start: int) -> None:
-        part = total[start : start + size]
-        noise = np.empty((len(part) + 1) // 2 * 2, dtype=np.float64)
-        _fill(noise, key, start // 2)
-        _round_sum(part, noise[: len(part)], std, grid)
 
-    starts = range(0, len(total), size)
-    if threads == 1 or len(starts) == 1:
-        for start in starts:
-            block(start)
+def in_parts(work: Callable[[int, int], None], num: int, threads: int) -> None:
+    """Call `work(first, last)` for parts of 0 .. num, each from a whole block on."""
+    blocks = -(-num // BLOCK)
+    threads = max(1, min(threads, blocks))
+    ends = [blocks * i // threads * BLOCK for i in range(threads)] + [num]
+    if threads == 1:
+        work(0, num)
         return
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(block, starts):
-            pass
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(work, *ends[i : i + 2]) for i in range(1, threads)]
+        work(ends[0], ends[1])
+        for other in others:
+            other.result()
 
 
-def _round_sum(total: Floats, noise: Floats, std: float, grid: float) -> None:
-    """round(total + std x noise) to the grid, into `total`; `noise` is overwritten."""
-    whole = np.rint(total / grid)
-    noise *= std
-    noise += total - whole * grid  # exact, at most half a grid
-    noise /= grid
+def round_sum(total: Floats, noise: Floats, grid: float, out: Floats) -> None:
+    """round(total + grid x noise) to the grid, into `out`, which may be `total`.
+
+    Args:
+        total: Shape (numbers,), finite.
+        noise: From `draw`, in units of the grid; it is overwritten.
+        grid: A power of two.
+        out: Shape (numbers,).
+    """
+    rest = total * (1 / grid)  # exact, and so is all below but the first +=
+    whole = np.rint(rest)
+    rest -= whole  # at most half a grid
+    noise += rest
     np.rint(noise, out=noise)
     noise += whole
-    np.multiply(noise, grid, out=total)
+    np.multiply(noise, grid, out=out)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ fresh noise, and one output ever leaves.
 import hashlib
 import json
 import secrets
+import sys
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
@@ -120,12 +121,18 @@ class Keystream:
 
     def words(self, num: int) -> Words:
         """The next `num` words, uniform on 0 .. 2**64 - 1."""
-        out = np.empty(num, dtype="<u8")
+        out = np.empty(num, dtype=np.uint64)
+        self.fill(out)
+        return out
+
+    def fill(self, out: Words) -> None:
+        """Overwrite `out`, contiguous, with the next words."""
         view = memoryview(out.data).cast("B")
         for start in range(0, len(view), len(_ZEROS)):
             part = view[start : start + len(_ZEROS)]
             self._encryptor.update_into(memoryview(_ZEROS)[: len(part)], part)
-        return out.astype(np.uint64, copy=False)
+        if sys.byteorder == "big":
+            out.byteswap(inplace=True)
 
 
 def poisson(num_units: int, sample_rate: float, key: bytes) -> Indices:

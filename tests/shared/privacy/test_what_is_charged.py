@@ -10,7 +10,6 @@ from scipy.stats import norm  # type: ignore[import-untyped]  # no stubs
 
 from guilder_shared.models import registry
 from guilder_shared.privacy import accounting, noise
-from guilder_shared.privacy.bookkeeping import step
 from guilder_shared.privacy.events import merge
 from guilder_shared.privacy.filters import ORDERS, Filters
 from guilder_shared.privacy.sampling import TurnKeys, poisson
@@ -36,17 +35,19 @@ def test_every_step_that_runs_is_charged_with_the_noise_it_had(
     )
     released: list[tuple[float, bytes, float]] = []
     rates: list[float] = []
-    add_noise = noise.add_noise_in_place
+    draw = noise.draw
 
-    def noised(total: Any, std: float, key: bytes, grid: float, **more: Any) -> None:
+    def noised(
+        num: int, std: float, key: bytes, grid: float, *more: Any, **named: Any
+    ) -> Any:
         released.append((std, key, grid))
-        add_noise(total, std, key, grid, **more)
+        return draw(num, std, key, grid, *more, **named)
 
     def drawn(num: int, sample_rate: float, key: bytes) -> Any:
         rates.append(sample_rate)
         return poisson(num, sample_rate, key)
 
-    monkeypatch.setattr(step, "add_noise_in_place", noised)
+    monkeypatch.setattr(noise, "draw", noised)
     monkeypatch.setattr(DRAWN, drawn)
     for _ in range(plan.num_turns):
         fit(

@@ -24,11 +24,12 @@ from torch import Tensor, nn
 from guilder_shared.errors import PlanError
 from guilder_shared.privacy import isolation, witness
 from guilder_shared.privacy.adaptive import MovingClip, halves
+from guilder_shared.privacy.ahead import Order
 from guilder_shared.privacy.bookkeeping import batches
 from guilder_shared.privacy.bookkeeping.autotune import fastest
 from guilder_shared.privacy.bookkeeping.batches import Inputs
 from guilder_shared.privacy.bookkeeping.engine import BookKeeping
-from guilder_shared.privacy.noise import add_noise_in_place, grid_for
+from guilder_shared.privacy.release import Release
 from guilder_shared.privacy.sampling import TurnKeys
 
 Fetch = Callable[[Tensor], tuple[Inputs, Any]]
@@ -74,7 +75,7 @@ class PrivateStep:
         self.steps_taken = 0
         self._height: int | None = None
         self._total: Tensor | None = None
-        self._grads = [torch.empty_like(p) for p in engine.params]
+        self._release = Release(engine.params)
 
     def __call__(
         self, inputs: Inputs, targets: Any, units: Tensor | None = None
@@ -107,9 +108,10 @@ class PrivateStep:
             PlanError: As a call.
         """
         witness.drew(rows, units)
-        total = self._total  # its pages cost more than its arithmetic: kept
+        total = self._total  # zeros; its pages cost more than its arithmetic: kept
         self._total = None
-        total = self.engine.zeros() if total is None else total.zero_()
+        total = self.engine.zeros() if total is None else total
+        self._release.begin(self._order())  # the noise is drawn while we compute
         unclipped = self._add(rows, fetch, units, total)
         self.release(total)
         self._total = total
@@ -205,25 +207,30 @@ class PrivateStep:
         return batches.masked(self.losses(outputs, goals), missing)
 
     def release(self, total: Tensor) -> None:
-        """Add noise, divide, learn. `total` is overwritten and may be used once."""
+        """Add noise, divide, learn. `total` is zero afterwards."""
         witness.summed(total)
-        std = self.noise_multiplier * self.engine.clip_norm
-        if std > 0:
-            key = self.keys.key("noise", self.steps_taken)
-            drawn = total.cpu()
-            add_noise_in_place(
-                drawn.numpy(), std, key, grid_for(std), threads=torch.get_num_threads()
-            )
-            if drawn is not total:
-                total.copy_(drawn)
+        order = self._order()  # of this step: taken once, whatever happens next
         self.steps_taken += 1
-        views = self.engine.split(total)
-        for p, view, grad in zip(self.engine.params, views, self._grads, strict=True):
-            p.grad = grad.copy_(view).div_(self.divisor)
-        witness.gave(p.grad for p in self.engine.params)
+        grads = self._release.gradients(total, order, self.divisor)
+        for p, grad in zip(self.engine.params, grads, strict=True):
+            p.grad = grad
+        witness.gave(grads)
         self.optimizer.step()
         for p in self.engine.params:
             p.grad = None
+
+    def close(self) -> None:
+        """Forget the sum, stop watching the model and end the thread of the noise."""
+        self._total = None
+        self._release.close()
+        self.engine.close()
+
+    def _order(self) -> Order | None:
+        """Which noise this step has; None for none."""
+        std = self.noise_multiplier * self.engine.clip_norm
+        key = self.keys.key("noise", self.steps_taken)
+        num = self.engine.num_numbers
+        return Order(self.steps_taken, num, std, key) if std > 0 else None
 
 
 def make_private_step(

@@ -1,0 +1,109 @@
+"""Noise drawn on a second thread while the step that needs it computes.
+
+It is known which key a step's noise will have before its batch is, so the draw need not
+wait. This module adds nothing to a sum (`noise`) and knows no model and no torch.
+
+Review, mathematics: the numbers are those of `noise.draw`, to the bit, whatever thread
+makes them. A vector is handed out once: `take` forgets it before it returns, one that
+was drawn for another step, key or std is dropped, and so is one whose draw failed; the
+memory is drawn into again only after the next `start`. When noise is drawn depends on
+public numbers alone.
+Review, crash order: in memory only. Nothing that was drawn outlives the object, and a
+step that fails takes its noise with it: run again, the turn has fresh keys.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from guilder_shared.privacy import noise
+from guilder_shared.privacy.normals import BLOCK, Floats
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which noise: equal orders are equal numbers.
+
+    Attributes:
+        step: Of the turn; each step has its own key.
+        num: How many numbers.
+        std: In the sum's own units; positive.
+        key: 32 bytes, used for this step only.
+    """
+
+    step: int
+    num: int
+    std: float
+    key: bytes = field(repr=False)
+
+
+class NoiseAhead:
+    """One step's noise at a time, made in the background where that is worth it.
+
+    Memory: one vector of float64. Not for several threads at once. The thread ends with
+    Memory: one vector of float64. Not for several threads at once. The thread ends with
+    `close`, or when nobody holds this object any more.
+    """
+
+    def __init__(self) -> None:
+        self._pool: ThreadPoolExecutor | None = None
+        self._drawing: tuple[Order, Future[Floats]] | None = None
+        self._memory = np.empty(0, dtype=np.float64)
+        self._taken_until = -1
+
+    def start(self, order: Order) -> None:
+        """Begin to draw; noise that was drawn and not taken is dropped."""
+        self.drop()
+        if order.num <= BLOCK:  # a thread would cost more
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, "noise")
+        drawing = self._pool.submit(_draw, order, self._room(order), 1)
+        self._drawing = (order, drawing)
+
+    def take(self, order: Order, *, threads: int = 1) -> Floats:
+        """The order's noise, `noise.draw`'s numbers; it may be overwritten.
+
+        It is valid until the next `start` or `take`.
+
+        Args:
+            order: As it was started; if it was not, it is drawn now.
+            threads: For drawing now.
+
+        Raises:
+            ValueError: Noise of this step, or of a later one, was taken before.
+        """
+        if order.step <= self._taken_until:
+            raise ValueError(f"the noise of step {order.step} was taken before")
+        self._taken_until = order.step
+        if self._drawing is not None and self._drawing[0] == order:
+            (_, drawing), self._drawing = self._drawing, None
+            return drawing.result()
+        self.drop()
+        return _draw(order, self._room(order), threads)
+
+    def drop(self) -> None:
+        """Forget what was drawn, once nobody writes into its memory any more."""
+        if self._drawing is not None:
+            (_, drawing), self._drawing = self._drawing, None
+            if not drawing.cancel():
+                drawing.exception()  # waits; what failed is dropped as well
+
+    def close(self) -> None:
+        """End the thread; the object can be used again."""
+        self.drop()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.shutdown()
+
+    def _room(self, order: Order) -> Floats:
+        even = (order.num + 1) // 2 * 2
+        if len(self._memory) < even:
+            self._memory = np.empty(even, dtype=np.float64)
+        return self._memory[:even]
+
+
+def _draw(order: Order, room: Floats, threads: int) -> Floats:
+    grid = noise.grid_for(order.std)
+    return noise.draw(order.num, order.std, order.key, grid, room, threads=threads)

@@ -1,0 +1,113 @@
+"""From a clipped sum to gradients that may be seen: noise, one rounding, one division.
+
+The noise is drawn on a core that is idle, while the step computes. This module clips
+nothing, accounts nothing and steps no optimizer. It imports torch.
+
+Review, mathematics: what comes out is `noise.add_noise` of the sum, to the bit, divided
+by a public number in the gradient's dtype. It is the same for every number of threads.
+The sum itself is wiped once it is released.
+Review, crash order: in memory only; a failure leaves no noise behind for another sum.
+"""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from guilder_shared.privacy import noise
+from guilder_shared.privacy.ahead import NoiseAhead, Order
+from guilder_shared.privacy.normals import Floats
+
+_NUMPY_TOO = (torch.float32, torch.float64)
+
+
+class Release:
+    """Releases one model's sums, one a step. Not for several threads at once.
+
+    Args:
+        params: What the sum's numbers belong to, in its order.
+
+    Attributes:
+        further: Numbers of the last sum behind those of the parameters, noised, not
+            divided; float64.
+    """
+
+    def __init__(self, params: Sequence[nn.Parameter]) -> None:
+        self._params = params
+        dtypes = {p.dtype for p in params}
+        (dtype,) = dtypes if len(dtypes) == 1 else (torch.float64,)
+        dtype = dtype if dtype in _NUMPY_TOO else torch.float64
+        # One vector for all gradients: a pass over it is a pass over each.
+        self._flat = torch.empty(sum(p.numel() for p in params), dtype=dtype)
+        self._ahead = NoiseAhead()
+        self.further: Floats = np.empty(0)
+
+    def begin(self, order: Order | None) -> None:
+        """Start to draw a step's noise, where a core is idle."""
+        if order is not None and _idle_cores():
+            self._ahead.start(order)
+
+    def gradients(
+        self, total: Tensor, order: Order | None, divisor: float
+    ) -> list[Tensor]:
+        """The noised and divided sum, in the shape of each parameter.
+
+        Args:
+            total: (numbers,), float64, which may be more than the parameters'. Zero
+                afterwards.
+            order: Which noise, of as many numbers; None for none, which is not private.
+            divisor: Public, positive.
+
+        Returns:
+            Tensors that are overwritten by the next call.
+
+        Raises:
+            ValueError: The noise of this step was used before.
+        """
+        threads = torch.get_num_threads() + bool(_idle_cores())
+        drawn = None if order is None else self._ahead.take(order, threads=threads)
+        grid = 1.0 if order is None else noise.grid_for(order.std)
+        held = total.cpu().numpy()  # its own memory on the CPU
+        out = self._flat.numpy()
+
+        def work(first: int, last: int) -> None:
+            for start in range(first, last, noise.ROUNDED):
+                part = slice(start, min(start + noise.ROUNDED, last))
+                some = held[part]
+                if drawn is not None:
+                    noise.round_sum(some, drawn[part], grid, some)
+                _divided(some, divisor, out[part])
+
+        noise.in_parts(work, len(held), threads)
+        self.further = held[len(out) :].copy()
+        held.fill(0.0)
+        if total.device.type != "cpu":
+            total.zero_()
+        return self._split()
+
+    def close(self) -> None:
+        """End the thread; noise that was drawn is dropped."""
+        self._ahead.close()
+
+    def _split(self) -> list[Tensor]:
+        flat = self._flat.to(self._params[0].device)
+        parts = torch.split_with_sizes(flat, [p.numel() for p in self._params])
+        pairs = zip(parts, self._params, strict=True)
+        return [x.view(p.shape).to(p.dtype) for x, p in pairs]
+
+
+def _divided(
+    some: Floats, divisor: float, out: "np.ndarray[tuple[int], np.dtype[np.floating]]"
+) -> None:
+    """Rounded to the gradient's dtype first, then divided in it."""
+    out[:] = some[: len(out)]
+    out /= divisor
+
+
+def _idle_cores() -> int:
+    """Cores of this process that torch's threads leave idle."""
+    known = hasattr(os, "sched_getaffinity")  # not on macOS
+    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    return max(0, cores - torch.get_num_threads())
