@@ -12,7 +12,7 @@ s = 1e-3, which is charged and tested. A unit whose gradient is not finite contr
 exactly zero. Nothing depends on the number of units. A parameter that is used more than
 once has its uses added before the norm is taken. Isolated, for weights that somebody
 else chose: only float64 sums run across rows, and linear layers of few outputs are
-summed row by row; what is left to check, that a row's place in a pass of constant
+computed as wider ones; what is left to check, that a row's place in a pass of constant
 height changes no bit of it, `isolation` tries. Public: C, shapes, strategies.
 Review, crash order: in memory only; the caller has charged the turn before.
 """
@@ -250,7 +250,7 @@ class BookKeeping:
     def _by_rows(self, layer: Any, args: Any, _output: Tensor) -> Tensor | None:
         if self._watching is None:
             return None
-        return linear.by_rows(layer, args[0])
+        return linear.widened(layer, args[0], _NARROW)
 
     @contextmanager
     def _watched(self, by: Callable[..., Any]) -> Iterator[None]:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own abbreviation
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from typing_extensions import override
 
@@ -43,9 +44,14 @@ class LinearPart(Part):
             return "row"
         if self._is_person():
             return "ghost"
-        places = self._sequences()[0].shape[1]
+        places = self._rows()[0].shape[1]
         d, p = self.inputs.shape[-1], self.grads.shape[-1]
-        return "ghost" if 2 * places * (d + p) < 3 * d * p else "instantiate"
+        if not self.units.isolated:
+            return "ghost" if 2 * places * (d + p) < 3 * d * p else "instantiate"
+        # float64 products cost twice, numbers read and written about 16 operations
+        gram, product = 2 * places * places * (d + p), 2 * places * d * p
+        ghost = gram + 2 * product + 16 * places * (d + p)
+        return "ghost" if ghost < product + 16 * d * p else "instantiate"
 
     def _is_row(self) -> bool:
         return self.units.of_row is None and self.inputs.dim() == 2
@@ -149,18 +155,21 @@ class LinearPart(Part):
             into["bias"].add_(g.sum(0))
 
 
-def by_rows(layer: nn.Linear, inputs: Tensor) -> Tensor:
-    """A layer of few outputs, summed row by row instead of by a kernel.
+def widened(layer: nn.Linear, inputs: Tensor, outputs: int) -> Tensor:
+    """A layer of few outputs, computed as one of more: the others are thrown away.
 
     Args:
         layer: Its weight and bias are used.
         inputs: Shape (..., inputs).
+        outputs: How many a kernel needs to treat all rows alike.
 
     Returns:
-        Shape (..., outputs): the layer's output, with other rounding.
+        Shape (..., the layer's outputs), with other rounding than the layer's own.
     """
-    products = (inputs.unsqueeze(-2) * layer.weight).sum(-1)
-    return products if layer.bias is None else products + layer.bias
+    missing = outputs - layer.out_features
+    weight = F.pad(layer.weight, (0, 0, 0, missing))
+    bias = None if layer.bias is None else F.pad(layer.bias, (0, missing))
+    return F.linear(inputs, weight, bias)[..., : layer.out_features]
 
 
 def _exact(a: Tensor, g: Tensor) -> Tensor:
