@@ -13,14 +13,15 @@ Source: De et al. 2022, section 3.2, augmentation multiplicity.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from guilder_shared.privacy.sampling import Keystream
-from guilder_shared.study import CategoryColumn, TableData
+from guilder_shared.study import CategoryColumn, Study, TableData
 from guilder_shared.study.learning import Augment
+from guilder_shared.training.draws import Draw
 
 Floats = NDArray[np.float32]
 Uniforms = NDArray[np.float64]
@@ -59,6 +60,14 @@ class Copies:
     def __init__(self, how: Augment, table: TableData | None) -> None:
         self._how = how
         self._columns = None if table is None else _columns(table)
+
+    @classmethod
+    def of(cls, study: Study) -> Self | None:
+        """As the study says; None where it asks for no copies."""
+        if study.training.augment is None:
+            return None
+        table = study.data if study.data.kind == "table" else None
+        return cls(study.training.augment, table)
 
     @property
     def num(self) -> int:
@@ -113,6 +122,17 @@ class Copies:
         return made
 
 
+def repeated(draw: Draw, copies: int) -> Draw:
+    """The draw with every row several times, one after the other, still one unit.
+
+    Args:
+        draw: Of one step.
+        copies: 1 or more.
+    """
+    units = np.arange(len(draw)) if draw.units is None else draw.units
+    return Draw(np.repeat(draw.rows, copies), np.repeat(units, copies))
+
+
 def _columns(data: TableData) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """The column of each input, and whether it is a number."""
     widths = [
@@ -135,7 +155,8 @@ def _jittered(
     moves = ((2 * uniforms - 1) * most).astype(np.float32)
     if is_number is not None:
         moves[:, ~is_number] = 0.0
-    return np.clip(rows + moves, -1, 1)
+    moved: Floats = np.clip(rows + moves, -1, 1)
+    return moved
 
 
 def _shifted(image: Floats, down: int, right: int) -> Floats:

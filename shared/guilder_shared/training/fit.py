@@ -25,14 +25,15 @@ from guilder_shared.messages import Plan
 from guilder_shared.models import registry
 from guilder_shared.models.registry import Weights
 from guilder_shared.privacy import accounting
+from guilder_shared.privacy.adaptive import MovingClip
 from guilder_shared.privacy.bookkeeping.batches import Inputs
 from guilder_shared.privacy.bookkeeping.step import PrivateStep, make_private_step
 from guilder_shared.privacy.sampling import TurnKeys
 from guilder_shared.study import Study
 from guilder_shared.tasks import Examples
-from guilder_shared.training import device
-from guilder_shared.training.descent import GradientDescent
-from guilder_shared.training.draws import Sampler
+from guilder_shared.training import device, optimizers
+from guilder_shared.training.augment import Copies, Losses, MeanLosses, repeated
+from guilder_shared.training.draws import Draw, Sampler
 
 
 def fit(
@@ -79,29 +80,57 @@ def fit(
         divisor = study.training.sample_rate * public_size
         step = make_private_step(
             module,
-            tasks.recipe(study.study.recipe).losses,
-            GradientDescent(module.parameters(), study.training.learning_rate),
+            _losses(study),
+            optimizers.make(module.parameters(), study.training),
             clip_norm=study.privacy.clip_norm * own_mean,
             noise_multiplier=plan.noise_multiplier or 0.0,
             divisor=divisor,
             keys=keys,
             isolated=True,  # the weights are the server's
+            moving=_moving(study, plan, divisor, own_mean),
         )
         _steps(step, study, examples, keys)
         return _difference(module, weights)
 
 
 def _steps(step: PrivateStep, study: Study, examples: Examples, keys: TurnKeys) -> None:
-    def fetch(rows: Tensor) -> tuple[Inputs, Tensor]:
-        chosen = rows.numpy()
-        inputs, targets = examples.inputs[chosen], examples.targets[chosen]
-        return torch.from_numpy(inputs), torch.from_numpy(targets)
-
-    sampler = Sampler(study, examples)
+    sampler, copies = Sampler(study, examples), Copies.of(study)
     for number in range(study.training.local_steps):
         draw = sampler.draw(keys, number)  # 1 who
+        if copies is not None:
+            draw = repeated(draw, copies.num)
+        key = keys.key("copies", number)
+
+        def fetch(
+            places: Tensor, draw: Draw = draw, key: bytes = key
+        ) -> tuple[Inputs, Tensor]:
+            chosen = draw.rows[places.numpy()]
+            inputs, targets = examples.inputs[chosen], examples.targets[chosen]
+            if copies is not None:
+                inputs = copies.make(inputs, places.numpy(), key)
+            return torch.from_numpy(inputs), torch.from_numpy(targets)
+
         units = None if draw.units is None else torch.from_numpy(draw.units)
-        step.fetched(torch.from_numpy(draw.rows), fetch, units)  # 2 learn, privately
+        step.optimizer.noise_std = step.noise_std
+        step.fetched(torch.arange(len(draw)), fetch, units)  # 2 learn, privately
+
+
+def _losses(study: Study) -> Losses:
+    losses, augment = tasks.recipe(study.study.recipe).losses, study.training.augment
+    return losses if augment is None else MeanLosses(losses, augment.copies)
+
+
+def _moving(
+    study: Study, plan: Plan, divisor: float, own_mean: int
+) -> MovingClip | None:
+    if study.training.adaptive_clip is None:
+        return None
+    return MovingClip(
+        study.privacy.clip_norm * own_mean,
+        study.training.adaptive_clip,
+        planned=plan.noise_multiplier or 0.0,
+        divisor=divisor / own_mean,  # units expected in a step
+    )
 
 
 def _load(weights: Weights, study: Study) -> torch.nn.Module:

@@ -19,7 +19,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from guilder_shared.study import Training
+from guilder_shared.study.parts import Training
 
 MOMENTUM: Final = 0.9
 BETAS: Final = (0.9, 0.999)

@@ -10,7 +10,10 @@ from guilder_shared.training.average import average
 def models(rounds: int) -> list[Weights]:
     rng = np.random.default_rng(1)
     return [
-        {"w": rng.normal(size=(3, 2)).astype(np.float32), "b": np.float32([k])}
+        {
+            "w": rng.normal(size=(3, 2)).astype(np.float32),
+            "b": np.array([k], np.float32),
+        }
         for k in range(rounds)
     ]
 

@@ -16,7 +16,7 @@ from guilder_shared.privacy.bookkeeping.step import PrivateStep, make_private_st
 from guilder_shared.privacy.noise import grid_for
 from guilder_shared.privacy.sampling import TurnKeys
 from guilder_shared.training import device
-from guilder_shared.training.descent import GradientDescent
+from guilder_shared.training.optimizers import GradientDescent
 
 FALSE_ALARM = 1e-6
 CLIP_NORM = 0.25
