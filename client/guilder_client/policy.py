@@ -48,7 +48,7 @@ def permit(settings: SiteFile, study: Study) -> None:
     policy, name = settings.policy, settings.site.name
     where = "[policy] in site.toml"
     tasks.recipe(study.study.recipe)  # StudyError if it is not installed here
-    registry.shapes(study)
+    registry.ready(study)
     if study.study.recipe not in policy.recipes:
         raise PolicyRefused(
             "GLD-S001",

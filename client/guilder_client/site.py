@@ -13,8 +13,9 @@ from guilder_client.sealed import SealedTurns
 from guilder_client.settings import SiteFile
 from guilder_shared.errors import PolicyRefused
 from guilder_shared.identity import SigningKey
+from guilder_shared.models import features
 from guilder_shared.privacy.ledger import Budget, Ledger
-from guilder_shared.study import Study, TableData
+from guilder_shared.study import Data, Study
 from guilder_shared.tasks import Examples
 
 
@@ -29,10 +30,10 @@ class Source(Protocol):
     def public_persons(self) -> int | None:
         """Persons as all may know it, typed like `public_size`; None if not typed."""
 
-    def check(self, data: TableData) -> None:
+    def check(self, data: Data) -> None:
         """Raise DataError if the columns do not fit the contract; reads no row."""
 
-    def read(self, data: TableData) -> Examples:
+    def read(self, data: Data) -> Examples:
         """All rows, encoded. Called only after the ledger was charged."""
 
 
@@ -108,10 +109,15 @@ class Site:
             )
         return source.public_persons
 
-    def read(self, grant_id: str, data: TableData) -> Examples:
-        """The rows for one grant; kept in memory until the grant is closed."""
+    def read(self, grant_id: str, study: Study) -> Examples:
+        """The rows for one grant; kept in memory until the grant is closed.
+
+        Where the study trains a head alone these are the frozen body's features,
+        computed once.
+        """
         if grant_id not in self._rows:
-            self._rows[grant_id] = self.source(data.dataset).read(data)
+            rows = self.source(study.data.dataset).read(study.site_contract)
+            self._rows[grant_id] = features.prepare(rows, study)
         return self._rows[grant_id]
 
     def forget(self, grant_id: str) -> None:

@@ -71,7 +71,7 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
                     grant.grant_id, request.turn_no, spend.sealed_sha256
                 )
             else:
-                examples = site.read(grant.grant_id, study.site_contract)  # 4 rows
+                examples = site.read(grant.grant_id, study)  # 4 rows
                 update = _train(site, request, study, plan, model, examples)  # 5
                 data = _seal(site, grant, request.turn_no, update)  # 6 durable
         except Exception as error:

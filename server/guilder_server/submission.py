@@ -14,7 +14,7 @@ from guilder_server.runstore import RunStore, plan_facts
 from guilder_server.settings import ServerFile
 from guilder_shared import tasks
 from guilder_shared.errors import StudyError
-from guilder_shared.models import registry
+from guilder_shared.models import features, registry
 from guilder_shared.privacy import accounting
 from guilder_shared.settings.mistakes import shown
 from guilder_shared.study import Study
@@ -83,7 +83,7 @@ def holdout(settings: ServerFile, study: Study) -> Examples | None:
     table = tables.read(held.kind, held.path, held.map, tables.needed(contract))
     tables.check(table, contract)
     tables.check_cells(table, contract)  # these rows are public
-    return tables.encode(table, contract)
+    return features.prepare(tables.encode(table, contract), study)
 
 
 def check_names(settings: ServerFile, study: Study, only: Sequence[str]) -> None:

@@ -140,6 +140,7 @@ def _carry_through(
 
 def _deal(study: Study) -> _Dealt:
     from guilder_shared import tables
+    from guilder_shared.models import features
     from guilder_simulations import partition, synthetic
 
     assert study.simulation is not None
@@ -153,7 +154,10 @@ def _deal(study: Study) -> _Dealt:
     persons = None
     if study.identity is not None:
         persons = partition.public_persons(dealt, study.identity)
-    examples = tables.encode(holdout, study.public_contract) if held else None
+    examples = None
+    if held:
+        examples = tables.encode(holdout, study.public_contract)
+        examples = features.prepare(examples, study)
     return _Dealt(dealt, examples, public_sizes, persons)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from guilder_shared import tables
-from guilder_shared.study import TableData
+from guilder_shared.study import Data
 from guilder_shared.tasks import Examples
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class FileSource:
     public_size: int
     public_persons: int | None = None
 
-    def check(self, data: TableData) -> None:
+    def check(self, data: Data) -> None:
         """Check the file's columns against the contract; no row is read.
 
         Raises:
@@ -66,7 +66,7 @@ class FileSource:
         """
         tables.check_file(self.kind, self.path, self.columns, data)
 
-    def check_cells(self, data: TableData) -> None:
+    def check_cells(self, data: Data) -> None:
         """Read the rows and check that number columns hold numbers.
 
         For the engineer at this site: its outcome depends on rows, so it must not
@@ -77,7 +77,7 @@ class FileSource:
         """
         tables.check_cells(self._rows(data), data)
 
-    def read(self, data: TableData) -> Examples:
+    def read(self, data: Data) -> Examples:
         """All rows, encoded. Call it only after the ledger was charged.
 
         Privacy: a row of the file becomes one example or none, by a public rule that
@@ -89,7 +89,7 @@ class FileSource:
         """
         return tables.encode(self._rows(data), data)
 
-    def _rows(self, data: TableData) -> "pa.Table":
+    def _rows(self, data: Data) -> "pa.Table":
         return tables.read(self.kind, self.path, self.columns, tables.needed(data))
 
 
@@ -101,7 +101,7 @@ class TableSource:
     public_size: int
     public_persons: int | None = None
 
-    def check(self, data: TableData) -> None:
+    def check(self, data: Data) -> None:
         """Check names and types.
 
         Raises:
@@ -109,7 +109,7 @@ class TableSource:
         """
         tables.check(self.table, data)
 
-    def read(self, data: TableData) -> Examples:
+    def read(self, data: Data) -> Examples:
         """All rows, encoded.
 
         Raises:

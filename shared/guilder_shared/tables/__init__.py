@@ -1,11 +1,12 @@
-"""Tables: a CSV or Parquet file in, encoded rows out, by one public rule.
+"""Tables: a CSV, Parquet or NPZ file in, encoded rows out, by one public rule.
 
-`files` reads, `contract` checks and encodes. This room knows no model, no network and
-no budget; who reads, and when, is decided by its callers.
+`files` and `arrays` read; `contract`, `pictures` and `sentences` check and encode,
+`kinds` chooses between them. This room knows no network and no budget; who reads, and
+when, is decided by its callers.
 """
 
-from guilder_shared.tables.contract import check, check_cells, encode, needed
 from guilder_shared.tables.files import FileKind, check_file, column_names, read
+from guilder_shared.tables.kinds import check, check_cells, encode, needed
 
 __all__ = [
     "FileKind",

@@ -1,4 +1,4 @@
-"""Reading tables: a CSV or Parquet file in, a table of text or typed columns out.
+"""Reading tables: a CSV, Parquet or NPZ file in, a table of columns out.
 
 DuckDB reads CSV, locked down: it may open this one file, loads no extension and asks
 no network. Arrow reads Parquet, because DuckDB refuses a whole file for one cell that
@@ -15,19 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, cast
 
 from guilder_shared.errors import DataError
-from guilder_shared.study import TableData
-from guilder_shared.tables.contract import (
-    UNTYPED,
-    check_present,
-    check_types,
-    needed,
-)
+from guilder_shared.study import Data
+from guilder_shared.tables import arrays
+from guilder_shared.tables.contract import UNTYPED, check_present
+from guilder_shared.tables.kinds import check_types, needed
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
-FileKind = Literal["csv", "parquet"]
+FileKind = Literal["csv", "parquet", "npz"]
 
 DELIMITERS = (",", ";", "\t", "|")
 LONGEST_HEADER_BYTES = 1 << 20
@@ -47,6 +44,8 @@ def column_names(kind: FileKind, path: Path) -> tuple[str, ...]:
     """
     if kind == "csv":
         return _csv_header(path)[0]
+    if kind == "npz":
+        return arrays.names(path)
     return tuple(_parquet_schema(path).names)
 
 
@@ -73,7 +72,7 @@ def read(
 
     Raises:
         DataError: GLD-D001 the file cannot be opened, GLD-D002 it is not of `kind`,
-            GLD-D003 a column is missing.
+            GLD-D003 a column is missing; of an NPZ file also as `arrays.read`.
     """
     renamed = dict(columns_map or {})
     present = column_names(kind, path)
@@ -82,13 +81,14 @@ def read(
         theirs = {name: renamed.get(name, name) for name in wanted}
         check_present(theirs, present, where=path.name)
     names = list(dict.fromkeys(theirs.values()))
-    table = _query(path, names) if kind == "csv" else _columns(path, names)
+    readers = {"csv": _query, "parquet": _columns, "npz": arrays.read}
+    table = readers[kind](path, names)
     table = table.select(list(theirs.values())).rename_columns(list(theirs))
     return _marked_untyped(table) if kind == "csv" else table
 
 
 def check_file(
-    kind: FileKind, path: Path, columns_map: Mapping[str, str], data: TableData
+    kind: FileKind, path: Path, columns_map: Mapping[str, str], data: Data
 ) -> None:
     """Check a file's columns against the contract without reading a row.
 
@@ -97,12 +97,14 @@ def check_file(
 
     Raises:
         DataError: GLD-D001 and GLD-D002 as in `column_names`, GLD-D003 a column is
-            missing, GLD-D004 a Parquet column has the wrong type.
+            missing, GLD-D004 or GLD-D027 a typed column has the wrong type.
     """
     theirs = {name: columns_map.get(name, name) for name in needed(data)}
     check_present(theirs, column_names(kind, path), where=path.name)
-    if kind == "parquet":
-        schema = _parquet_schema(path)
+    if kind != "csv":
+        names = list(dict.fromkeys(theirs.values()))
+        npz = kind == "npz"
+        schema = arrays.schema(path, names) if npz else _parquet_schema(path)
         fields = {name: schema.field(their) for name, their in theirs.items()}
         check_types(fields, data)
 

@@ -4,14 +4,21 @@ Nothing here is private: on a site's rows its result would be a release that no 
 charged. Sites never call it for anything that leaves them.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+from numpy.typing import NDArray
 
 from guilder_shared import tasks
-from guilder_shared.models import registry
+from guilder_shared.models import features, registry
 from guilder_shared.study import Study
 from guilder_shared.tasks import Examples
 
-ROWS_PER_PASS = 65_536  # bounds memory; the result does not depend on it
+if TYPE_CHECKING:
+    from torch import nn
+
+ROWS_PER_PASS = 65_536  # of a table; bounds memory, the result hardly depends on it
+HEAVY_ROWS_PER_PASS = 64  # of images and texts
 
 
 def evaluate(
@@ -22,33 +29,37 @@ def evaluate(
     Args:
         weights: The study's model.
         study: Names recipe and model.
-        examples: Public rows, encoded.
+        examples: Public rows, encoded; features where the head alone is trained.
 
     Returns:
-        For tabular classification `auc`, `accuracy` and `loss`. A metric that the rows
-        leave undefined is left out: `auc` where a class is absent, all for no rows.
+        For tabular classification `auc`, `accuracy` and `loss`; for other recipes what
+        they measure. A metric that the rows leave undefined is left out: `auc` where
+        a class is absent, all for no rows.
 
     Raises:
         StudyError: GLD-C062 or GLD-C063 the weights are not this study's.
     """
-    registry.check(weights, study)
-    return tasks.recipe(study.study.recipe).metrics(
-        _outputs(weights, study, examples), examples.targets
+    examples = features.prepare(examples, study)
+    module = registry.load(weights, study)
+    if not len(examples):
+        return {}
+    heavy = examples.inputs.ndim > 2 or study.data.kind == "texts"
+    outputs = _outputs(
+        module, examples, HEAVY_ROWS_PER_PASS if heavy else ROWS_PER_PASS
     )
+    return tasks.recipe(study.study.recipe).metrics(outputs, examples.targets)
 
 
 def _outputs(
-    weights: registry.Weights, study: Study, examples: Examples
-) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]]":
+    module: "nn.Module", examples: Examples, rows_per_pass: int
+) -> NDArray[np.float32]:
     import torch
 
-    model = registry.build(study).eval()
-    # Copied: torch must not alias, nor warn about, arrays that came read-only.
-    model.load_state_dict({n: torch.from_numpy(w.copy()) for n, w in weights.items()})
-    outputs = np.empty(len(examples), dtype=np.float32)
+    module.eval()
+    outputs = []
     with torch.inference_mode():
-        for start in range(0, len(examples), ROWS_PER_PASS):
-            rows = slice(start, start + ROWS_PER_PASS)
+        for start in range(0, len(examples), rows_per_pass):
+            rows = slice(start, start + rows_per_pass)
             inputs = torch.from_numpy(examples.inputs[rows].copy())
-            outputs[rows] = model(inputs).squeeze(-1).numpy()
-    return outputs
+            outputs.append(module(inputs).numpy())
+    return np.concatenate(outputs)

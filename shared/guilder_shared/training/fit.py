@@ -24,7 +24,7 @@ from guilder_shared import tasks
 from guilder_shared.messages import Plan
 from guilder_shared.models import registry
 from guilder_shared.models.registry import Weights
-from guilder_shared.privacy import accounting
+from guilder_shared.privacy import accounting, witness
 from guilder_shared.privacy.adaptive import MovingClip
 from guilder_shared.privacy.bookkeeping.batches import Inputs
 from guilder_shared.privacy.bookkeeping.step import PrivateStep, make_private_step
@@ -76,7 +76,7 @@ def fit(
     own_mean = public_size if study.privacy.unit == "site" else 1
     accounting.check_plan(study, plan)  # no noise only where none was promised
     with device.one_thread():
-        module = _load(weights, study)
+        module = registry.load(weights, study)
         divisor = study.training.sample_rate * public_size
         step = make_private_step(
             module,
@@ -105,6 +105,7 @@ def _steps(step: PrivateStep, study: Study, examples: Examples, keys: TurnKeys) 
             places: Tensor, draw: Draw = draw, key: bytes = key
         ) -> tuple[Inputs, Tensor]:
             chosen = draw.rows[places.numpy()]
+            witness.read(chosen)
             inputs, targets = examples.inputs[chosen], examples.targets[chosen]
             if copies is not None:
                 inputs = copies.make(inputs, places.numpy(), key)
@@ -131,15 +132,6 @@ def _moving(
         planned=plan.noise_multiplier or 0.0,
         divisor=divisor / own_mean,  # units expected in a step
     )
-
-
-def _load(weights: Weights, study: Study) -> torch.nn.Module:
-    registry.check(weights, study)
-    model = registry.build(study)
-    # Copies: the caller's arrays stay the global model.
-    state = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
-    model.load_state_dict(state)
-    return model
 
 
 def _difference(model: torch.nn.Module, weights: Weights) -> Weights:
