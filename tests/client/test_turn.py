@@ -31,7 +31,7 @@ from guilder_shared.messages import (
 from guilder_shared.models import registry
 from guilder_shared.privacy import accounting
 from guilder_shared.privacy.ledger import Budget, Ledger
-from guilder_shared.study import Study, TableData
+from guilder_shared.study import Data, Study
 from guilder_shared.tasks import Examples
 
 STUDY = Study.model_validate(
@@ -87,10 +87,10 @@ class Watched:
     def public_persons(self) -> int | None:
         return self.inner.public_persons  # type: ignore[attr-defined, no-any-return]
 
-    def check(self, data: TableData) -> None:
+    def check(self, data: Data) -> None:
         self.inner.check(data)  # type: ignore[attr-defined]
 
-    def read(self, data: TableData) -> Examples:
+    def read(self, data: Data) -> Examples:
         self.reads += 1
         self.on_read(self.site[0])
         return self.inner.read(data)  # type: ignore[attr-defined, no-any-return]

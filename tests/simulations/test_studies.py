@@ -8,7 +8,7 @@ import pytest
 
 from guilder_shared import tables
 from guilder_shared.models import registry
-from guilder_shared.study import Study
+from guilder_shared.study import CategoryColumn, Study, TableData
 from guilder_simulations import partition, synthetic
 
 STUDIES = Path(__file__).parents[2] / "simulations" / "studies"
@@ -63,8 +63,9 @@ def test_card_fraud_knows_every_category_that_its_source_makes() -> None:
     study = load("card-fraud")
     rows = synthetic.generate("card-payments", 1)
 
+    assert isinstance(study.data, TableData)
     for name, column in study.data.columns.items():
-        if column.kind == "category":
+        if isinstance(column, CategoryColumn):
             assert set(rows[name].to_pylist()) == set(column.values)
 
 

@@ -20,7 +20,7 @@ from guilder_shared.privacy.accounting import SENSITIVITY_SLACK
 from guilder_shared.privacy.bookkeeping.engine import BookKeeping
 from guilder_shared.privacy.bookkeeping.step import PrivateStep
 from guilder_shared.privacy.sampling import TurnKeys
-from guilder_shared.study import Study
+from guilder_shared.study import Study, TableData
 from guilder_shared.training import device
 from guilder_shared.training.fit import fit
 
@@ -47,6 +47,7 @@ def released(
     study: Study, weights: Weights, lines: list[str], path: Path, sums: list[Total]
 ) -> Total:
     """The first sum of a turn on a CSV file with these lines."""
+    assert isinstance(study.data, TableData)
     header = ",".join([*study.data.columns, "y"])
     path.write_text("\n".join([header, *lines, ""]))
     table = tables.read("csv", path, {}, tables.needed(study.data))
