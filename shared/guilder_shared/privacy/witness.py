@@ -1,6 +1,6 @@
 """Looking at private steps from inside: for the self-test, on made-up rows only.
 
-A step tells what it drew, what it summed before the noise, and what its optimizer got.
+A step tells what it read, what it summed before the noise, and what its optimizer got.
 Where nobody watches, and that is every turn, telling is one look at a variable and
 nothing is kept. This module checks nothing; a test holds that the self-test alone opens
 `watching`.
@@ -29,14 +29,13 @@ class Seen:
     """One step, from inside.
 
     Attributes:
-        rows: The rows it drew, shape (rows,).
-        units: Whose they are, shape (rows,); None where each is a unit.
+        rows: The rows it read, shape (rows,), in the order of reading; where a row has
+            copies, each was read.
         total: The clipped sum before noise, shape (numbers,), float64.
         given: What the optimizer got, in the order of `total`, float64.
     """
 
     rows: NDArray[np.int64]
-    units: NDArray[np.int64] | None
     total: NDArray[np.float64]
     given: NDArray[np.float64]
 
@@ -55,11 +54,16 @@ def watching() -> Iterator[list[Seen]]:
         _seen.reset(token)
 
 
-def drew(rows: "Tensor", units: "Tensor | None") -> None:
-    """Tell that a step begins with these rows."""
+def begins() -> None:
+    """Tell that a step begins."""
     if (steps := _seen.get()) is not None:
-        whose = None if units is None else units.cpu().numpy().copy()
-        steps.append(Seen(rows.cpu().numpy().copy(), whose, _NONE, _NONE))
+        steps.append(Seen(np.empty(0, np.int64), _NONE, _NONE))
+
+
+def read(rows: NDArray[np.int64]) -> None:
+    """Tell that these rows were read for the step."""
+    if steps := _seen.get():
+        steps[-1].rows = np.concatenate([steps[-1].rows, rows])
 
 
 def summed(total: "Tensor") -> None:

@@ -107,7 +107,7 @@ class PrivateStep:
         Raises:
             PlanError: As a call.
         """
-        witness.drew(rows, units)
+        witness.begins()
         total = self._total  # zeros; its pages cost more than its arithmetic: kept
         self._total = None
         total = self.engine.zeros() if total is None else total
