@@ -75,7 +75,9 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def descending(optimizer: GradientDescent) -> None:
         params = optimizer.param_groups[0]["params"]
-        seen[-1]["given"] = torch.cat([p.grad.reshape(-1) for p in params]).numpy()
+        seen[-1]["given"] = torch.cat(
+            [torch.as_tensor(p.grad).reshape(-1) for p in params]
+        ).numpy()
         seen[-1]["told"] = optimizer.noise_std
         descend(optimizer)
 
