@@ -3,7 +3,7 @@
 from typing import Any
 
 from guilder_shared.settings.mistakes import Contradiction
-from guilder_shared.study.parts import Training
+from guilder_shared.study.parts import Model, Training
 
 _OF_IMAGES = ("flip", "shift")
 _OF_TABLES = ("mask",)
@@ -65,3 +65,14 @@ def copies_fit_the_rows(data: Any, training: Training) -> list[Contradiction]:
         for key in unknown
         if getattr(augment, key)
     ]
+
+
+def copies_come_before_features(
+    model: Model, training: Training
+) -> list[Contradiction]:
+    """Where a head alone is trained, a row's features are computed once a turn."""
+    if training.augment is None or model.train != "head":
+        return []
+    what = 'given, with model.train = "head", whose rows are features already'
+    fix = 'Remove it, or write train = "bias" or "all".'
+    return [Contradiction(("training", "augment"), what, fix, "GLD-C122")]

@@ -10,6 +10,7 @@ from guilder_shared.settings.mistakes import Contradiction
 from guilder_shared.study.data import Data, ImageData, TableData, TextData
 from guilder_shared.study.fitting import model_fits
 from guilder_shared.study.learning_rules import (
+    copies_come_before_features,
     copies_fit_the_rows,
     optimizer_has_its_keys,
     turns_are_long_enough,
@@ -118,6 +119,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[..., list[Contradiction]]], ...] = 
     (("training",), optimizer_has_its_keys),
     (("training",), turns_are_long_enough),
     (("data", "training"), copies_fit_the_rows),
+    (("model", "training"), copies_come_before_features),
     (("training", "privacy"), _seed_is_for_tests),
     (("training", "privacy"), _joint_noise_is_one_step),
     (("aggregation", "simulation"), _enough_sites),
