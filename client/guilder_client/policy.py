@@ -78,12 +78,27 @@ def permit(settings: SiteFile, study: Study) -> None:
             f"takes part from {policy.smallest_cohort} sites on",
             fix="raise aggregation.min_sites",
         )
+    _demand_the_budgets_unit(settings, study)
     if policy.accept == "ask" and study.digest() not in policy.accepted:
         raise PolicyRefused(
             "GLD-S006",
             f"site {name!r} accepts listed studies only; this one is {study.digest()}",
             fix=f"add the digest to accepted under {where}",
         )
+
+
+def _demand_the_budgets_unit(settings: SiteFile, study: Study) -> None:
+    """What is charged by record bounds no person, nor the reverse (decision 014)."""
+    unit = study.privacy.unit
+    for name, lines in settings.budget.items():
+        concerned = study.data.dataset in lines.datasets
+        if concerned and lines.unit is not None and lines.unit != unit:
+            raise PolicyRefused(
+                "GLD-S031",
+                f"the study protects each {unit}; at site {settings.site.name!r} the "
+                f"budget {name!r} is for studies that protect each {lines.unit}",
+                fix=f'privacy.unit = "{lines.unit}", or change [budget.{name}]',
+            )
 
 
 def check(site: Site, request: TurnRequest) -> tuple[Grant, Study, Plan]:

@@ -91,6 +91,9 @@ class BudgetLines(Frozen):
     datasets: Listed[Name] = Field(
         min_length=1, description="the datasets that hold the same people"
     )
+    unit: Literal["record", "person", "site"] | None = Field(
+        default=None, description="only studies that protect this unit; any if left out"
+    )
 
 
 class SiteFile(File):

@@ -13,8 +13,9 @@ import rfc8785
 from guilder_shared.chain import Entry
 from guilder_shared.privacy import accounting
 from guilder_shared.privacy.book import Book, Grant, Turn
+from guilder_shared.privacy.filters import Cost
 from guilder_shared.privacy.ledger import Ledger
-from guilder_shared.privacy.totals import Totals, totals
+from guilder_shared.privacy.totals import totals
 from guilder_shared.reports import words
 
 SCHEMA = "guilder-report-1"
@@ -68,7 +69,7 @@ def compose(book: Book, rows: list[Report]) -> Report:
         "as_of": book.time,
         "site": {"name": book.site, "public_key": book.public_hex},
         "studies": [_study(grant) for grant in book.grants.values()],
-        "budgets": [_budget(totals(book, name)) for name in sorted(book.budgets)],
+        "budgets": [_budget(book, name) for name in sorted(book.budgets)],
         "refusals": [refusal.body for refusal in book.refusals],
         "not_protected": list(words.NOT_PROTECTED),
         "ledger": {"head": head, "entries": rows},
@@ -88,16 +89,21 @@ def _study(grant: Grant) -> Report:
         "accepted_at": grant.reserved_at,
         "ended": grant.closed,
         "guarantee": words.guarantee(grant),
-        "events": [
-            {
-                "event": grant.turn_event,
-                "num_turns": grant.num_turns,
-                "num_turns_spent": len(grant.turns),
-            }
-        ],
+        "events": [_events(grant)],
         "totals": _study_totals(grant),
         "releases": [_release(turn) for turn in grant.turns.values()],
     }
+
+
+def _events(grant: Grant) -> Report:
+    """The mechanism of a turn, how often, and whose event it is if no record's."""
+    line = {
+        "event": grant.turn_event,
+        "num_turns": grant.num_turns,
+        "num_turns_spent": len(grant.turns),
+    }
+    unit = words.unit_of(grant)
+    return line if unit == "record" else {**line, "unit": unit}
 
 
 def _study_totals(grant: Grant) -> Report:
@@ -141,8 +147,10 @@ def _release(turn: Turn) -> Report:
     }
 
 
-def _budget(figures: Totals) -> Report:
+def _budget(book: Book, name: str) -> Report:
+    figures = totals(book, name)
     budget = figures.budget
+    by_unit = _by_unit(book.grants_of(budget))
     return {
         "name": budget.name,
         "datasets": list(budget.datasets),
@@ -160,6 +168,19 @@ def _budget(figures: Totals) -> Report:
         },
         "delta_of_all_filters": budget.delta,
         "renyi_used": {str(a): used for a, used in figures.renyi_used.items()},
+        **({"by_unit": by_unit} if by_unit.keys() - {"record"} else {}),
+    }
+
+
+def _by_unit(grants: Iterable[Grant]) -> Report:
+    """What the pure sum holds of each unit: only figures of one unit are comparable."""
+    sums: dict[str, Cost] = {}
+    for grant in grants:
+        unit = words.unit_of(grant)
+        sums[unit] = sums.get(unit, Cost()) + grant.cost()
+    return {
+        unit: {"epsilon": float(cost.epsilon), "delta": float(cost.delta)}
+        for unit, cost in sorted(sums.items())
     }
 
 

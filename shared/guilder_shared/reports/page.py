@@ -60,7 +60,8 @@ def _study(study: Report) -> str:
         ("Run", f"{study['run_id']} of {study['server']}"),
         ("Dataset", study["dataset"]),
         ("Accepted at", study["accepted_at"]),
-        ("Unit and adjacency", guarantee["adjacency"]),
+        ("Unit and adjacency", f"{guarantee['unit']}: {guarantee['adjacency']}"),
+        *([("Not the same as", guarantee["caveat"])] if "caveat" in guarantee else []),
         ("Epsilon, accepted", f"{_number(figures['epsilon'])} for {figures['covers']}"),
         ("Epsilon, recomputed", _number(figures["recomputed_epsilon"])),
         ("Delta", _number(figures["delta"])),
@@ -114,7 +115,21 @@ def _budgets(budgets: Sequence[Report]) -> str:
             for budget in budgets
             for of in ("epsilon", "delta")
         ),
-    )
+    ) + _by_unit(budgets)
+
+
+def _by_unit(budgets: Sequence[Report]) -> str:
+    """What each kind of unit has cost, where not all studies protect records."""
+    rows = [
+        (budget["name"], unit, _number(cost["epsilon"]), _number(cost["delta"]))
+        for budget in budgets
+        for unit, cost in budget.get("by_unit", {}).items()
+    ]
+    if not rows:
+        return ""
+    head = ("Budget", "Unit", "Epsilon spent and reserved", "Delta")
+    told = "<p>Studies that protect different units: their figures do not add up.</p>"
+    return told + _table(head, rows)
 
 
 def _refusals(refusals: Sequence[Report]) -> str:

@@ -26,7 +26,7 @@ from guilder_shared.study import Study
 
 TOLERANCE = 1e-5  # between two machines' arithmetic on the same events
 INEXACT = re.compile(r"\.(recomputed_epsilon|prefix\.epsilon|renyi_used\.\d+)$")
-SENTENCES = ("sentence", "covers", "against", "scope", "not_protected")
+SENTENCES = ("sentence", "caveat", "covers", "against", "scope", "not_protected")
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
 
 
@@ -305,5 +305,5 @@ def _line(study: VerifiedStudy) -> str:
     return (
         f"{study.name}: epsilon {study.epsilon:g} (recomputed "
         f"{study.recomputed_epsilon:.4f}) at delta {study.delta:g}, unit "
-        f"{study.unit}, add or remove one; {turns}.{stamp}"
+        f"{study.unit}, {words.adjacency(study.unit)}; {turns}.{stamp}"
     )

@@ -37,6 +37,32 @@ NOT_PROTECTED = (
 )
 
 
+ADJACENCY = {
+    "record": "add or remove one record",
+    "person": "add or remove all rows of one person at this site",
+    "site": "all rows of this site against none of them; that it takes part is public",
+}
+PRESENT = {
+    "person": "any one person had rows in its data or not",
+    "site": "its data held all its rows or none",
+}
+CAVEAT = (
+    "Some rows of a {unit}, while its others stay, may turn its contribution around: "
+    "they are hidden with at most twice this epsilon, at delta times 1 + e^epsilon. "
+    "What other studies cost by record bounds no {unit}, and does not add up with it."
+)
+
+
+def adjacency(unit: str) -> str:
+    """Which two states of the data are told apart only as epsilon allows."""
+    return ADJACENCY.get(unit, f"add or remove one {unit}")
+
+
+def unit_of(grant: Grant) -> str:
+    """Whose presence a study hides, as its own text says."""
+    return str(study_of(grant).get("privacy", {}).get("unit", "record"))
+
+
 def guarantee(grant: Grant) -> dict[str, Any]:
     """What one study promises at this site, as data and as one sentence.
 
@@ -44,13 +70,13 @@ def guarantee(grant: Grant) -> dict[str, Any]:
     """
     study = study_of(grant)
     privacy, training = study.get("privacy", {}), study.get("training", {})
-    unit = str(privacy.get("unit", "record"))
+    unit = unit_of(grant)
     rate = training.get("sample_rate")
     facts = {
         "unit": unit,
-        "adjacency": f"add or remove one {unit}",
+        "adjacency": adjacency(unit),
         "mechanism": str(privacy.get("mechanism", "site-noise")),
-        "sampling": "every row in every step" if rate == 1 else "Poisson",
+        "sampling": _sampling(unit, rate, privacy.get("max_records")),
         "sample_rate": rate,
         "clip_norm": privacy.get("clip_norm"),
         "noise_multiplier": grant.meta.get("plan", {}).get("noise_multiplier"),
@@ -61,16 +87,30 @@ def guarantee(grant: Grant) -> dict[str, Any]:
         "against": "everyone who sees what left the site, the server included",
         "scope": WHOLE,
     }
+    if unit != "record":
+        facts["caveat"] = CAVEAT.format(unit=unit)
     return {**facts, "sentence": _sentence(facts)}
+
+
+def _sampling(unit: str, rate: object, max_records: object) -> str:
+    if unit == "person":
+        who = "every person in every step" if rate == 1 else "Poisson over persons"
+        return f"{who}, at most {max_records} rows of each"
+    if unit == "site":
+        return (
+            "the whole site, in every step" if rate == 1 else "the whole site, Poisson"
+        )
+    return "every row in every step" if rate == 1 else "Poisson"
 
 
 def _sentence(facts: dict[str, Any]) -> str:
     if not facts["protected"]:
         promise = UNPROTECTED
     else:
+        default = f"any one {facts['unit']} was in its data or not"
         promise = (
             f"Whoever sees everything that left this site for this study learns "
-            f"almost the same whether any one {facts['unit']} was in its data or not: "
+            f"almost the same whether {PRESENT.get(facts['unit'], default)}: "
             f"(epsilon {facts['epsilon']:g}, delta {facts['delta']:g}) differential "
             f"privacy, {facts['adjacency']}, over {facts['scope']}."
         )
