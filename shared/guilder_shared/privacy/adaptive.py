@@ -11,8 +11,9 @@ deviations C a and b the two are one Gaussian mechanism of multiplier
 b = z / (2 sqrt(share)) that is at least z / (1 + s), z the plan's multiplier: what the
 sum alone would have cost. The next C is a function of what was released and of public
 constants, within MOST times its start. A unit that is not finite counts nothing in
-both. Public: start, quantile, rate, share, divisor. The clip norm lives inside a turn:
-the next turn starts from the study's again.
+both. Whether a unit is clipped must follow from that unit alone, to the bit: hence
+isolated steps only. Public: start, quantile, rate, share, divisor. The clip norm lives
+inside a turn: the next turn starts from the study's again.
 Review, crash order: in memory only.
 
 Source: Andrew, Thakkar, McMahan and Ramaswamy 2021, "Differentially private learning

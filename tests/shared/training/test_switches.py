@@ -9,14 +9,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from guilder_shared.errors import PlanError
 from guilder_shared.messages import Plan, Weights
 from guilder_shared.models import registry
 from guilder_shared.privacy import accounting
 from guilder_shared.privacy.adaptive import MovingClip
-from guilder_shared.privacy.bookkeeping.step import PrivateStep
+from guilder_shared.privacy.bookkeeping.step import PrivateStep, make_private_step
 from guilder_shared.privacy.events import merge
 from guilder_shared.privacy.sampling import TurnKeys
 from guilder_shared.study import Study
+from guilder_shared.study.learning import AdaptiveClip
 from guilder_shared.tasks import Examples
 from guilder_shared.training.fit import fit
 from guilder_shared.training.optimizers import GradientDescent
@@ -51,11 +53,16 @@ def without(examples: Examples, row: int) -> Examples:
     )
 
 
-def trained(study: Study, examples: Examples, noise: float = 1.5) -> Weights:
+def trained(
+    study: Study,
+    examples: Examples,
+    noise: float = 1.5,
+    weights: Weights | None = None,
+) -> Weights:
     turns = study.training.rounds + study.aggregation.spare_turns
     private = study.privacy.mechanism != "none"
     plan = Plan(noise if private else None, turns, accounting.SENSITIVITY_SLACK)
-    start = registry.initial(study)
+    start = weights or registry.initial(study)
     return fit(start, study, plan, examples, public_size=60, keys=KEYS)
 
 
@@ -206,10 +213,7 @@ def test_copies_average_over_the_row_before_it_is_clipped(
     study = study_of(model=MLP, local_steps=1, augment={"copies": 8, "jitter": 1e-6})
 
     trained(study, rows(40))
-    start = registry.initial(study)
-    turns = alone.training.rounds + alone.aggregation.spare_turns
-    plan = Plan(1.5, turns, accounting.SENSITIVITY_SLACK)
-    fit(start, alone, plan, rows(40), public_size=60, keys=KEYS)
+    trained(alone, rows(40), weights=registry.initial(study))
 
     assert steps[0]["sum"] == pytest.approx(steps[1]["sum"], abs=1e-4)
 
@@ -252,3 +256,48 @@ def test_a_step_is_the_same_for_any_height_of_its_passes(
 
     for name, update in usual.items():
         assert other[name] == pytest.approx(update, abs=1e-6)
+
+
+def test_a_moving_clip_norm_is_refused_where_units_are_not_isolated() -> None:
+    moving = MovingClip(0.5, AdaptiveClip(), planned=1.0, divisor=10.0)
+    model = torch.nn.Linear(3, 1)
+
+    with pytest.raises(PlanError) as caught:
+        make_private_step(
+            model,
+            lambda outputs, targets: (outputs.squeeze(-1) - targets) ** 2,
+            GradientDescent(model.parameters(), 1.0),
+            clip_norm=0.5,
+            noise_multiplier=1.0,
+            divisor=10.0,
+            moving=moving,
+        )
+
+    assert caught.value.error_id == "GLD-P085"
+
+
+def test_a_unit_just_above_the_clip_norm_tips_no_other_unit_over_it(
+    study_of: Make, steps: list[dict[str, Any]]
+) -> None:
+    """The clip norm stands at the norm of many equal rows, where one bit of rounding
+    would move the whole count."""
+    alike = rows(1)
+    same = Examples(np.repeat(alike.inputs, 64, 0), np.repeat(alike.targets, 64, 0))
+    study = study_of(privacy={"clip_norm": 1e3}, adaptive_clip={}, local_steps=2)
+    trained(study, Examples(same.inputs[:1], same.targets[:1]))
+    assert steps[0]["count"] == 0.5  # far below
+    norm = float(np.linalg.norm(steps[0]["sum"]))
+    at_it = study_of(
+        adaptive_clip={},
+        local_steps=2,
+        privacy={"clip_norm": norm / (1 - 2.0**-10)},
+    )
+
+    counts = set()
+    for num in (64, 63, 33, 2, 1):
+        steps.clear()
+        some = Examples(same.inputs[:num], same.targets[:num])
+        trained(at_it, some, weights=registry.initial(study))
+        counts.add(steps[0]["count"] / num)
+
+    assert counts in ({0.5}, {-0.5})

@@ -267,17 +267,25 @@ def make_private_step(
             the weights are. Costs passes of one height and sums in float64. False
             where you start and train the model yourself.
         moving: A clip norm that follows the gradients' norms, made for the same
-            `clip_norm`, `noise_multiplier` and `divisor`.
+            `clip_norm`, `noise_multiplier` and `divisor`. Needs `isolated`.
 
     Raises:
         PlanError: GLD-P050 a number is out of range; GLD-P020, GLD-P024, GLD-P054 the
-            model cannot be trained privately.
+            model cannot be trained privately; GLD-P085 `moving` without `isolated`.
 
     Source: Abadi et al. 2016, algorithm 1; Bu et al. 2023 for the way of computing it.
     """
     _check("clip_norm", clip_norm, 1e-9, 1e9)
     _check("noise_multiplier", noise_multiplier, 0.0, 1e6)
     _check("divisor", divisor, 1e-9, 1e15)
+    if moving is not None and not isolated:
+        raise PlanError(
+            "GLD-P085",
+            "a moving clip norm needs isolated = True.",
+            why="Else a unit's rounding could tip another's over the clip norm, and "
+            "the count would move by more than is accounted.",
+            fix="Pass isolated=True, or a fixed clip norm.",
+        )
     choose = fastest if tune and not isolated else None
     return PrivateStep(
         BookKeeping(model, clip_norm, choose, isolated=isolated),
