@@ -59,6 +59,7 @@ def compare(
     units: Tensor | None = None,
     strategy: str | None = None,
     microbatch: int | None = None,
+    isolated: bool = False,
 ) -> None:
     """Assert that the engine's sum is the loop's, per parameter, at the median clip."""
     model = copy.deepcopy(model).to(dtype)
@@ -76,6 +77,7 @@ def compare(
         noise_multiplier=0.0,
         divisor=1.0,
         microbatch=microbatch,
+        isolated=isolated,
     )
     step.engine._choose = lambda *_: strategy
 
@@ -166,12 +168,15 @@ def made(name: str) -> tuple[nn.Module, Tensor]:
     return layer, random(*shape, seed=5)
 
 
+@pytest.mark.parametrize("isolated", [False, True])
 @pytest.mark.parametrize("dtype", EXACT)
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layers_clipped_sum_is_the_loops(name: str, dtype: torch.dtype) -> None:
+def test_a_layers_clipped_sum_is_the_loops(
+    name: str, dtype: torch.dtype, isolated: bool
+) -> None:
     layer, inputs = made(name)
 
-    compare(around(layer), inputs, dtype)
+    compare(around(layer), inputs, dtype, isolated=isolated)
 
 
 SEVERAL = [n for n in LAYERS if n.startswith(("conv", "linear", "transposed"))]
@@ -183,16 +188,21 @@ def test_every_strategy_gives_the_same_sum(name: str) -> None:
     for strategy in strategies_of(layer, inputs):
         for dtype in EXACT:
             compare(around(layer), inputs, dtype, strategy=strategy)
+        compare(around(layer), inputs, strategy=strategy, isolated=True)
 
 
+@pytest.mark.parametrize("isolated", [False, True])
 @pytest.mark.parametrize("name", LAYERS)
-def test_rows_of_one_person_are_clipped_as_one(name: str) -> None:
+def test_rows_of_one_person_are_clipped_as_one(name: str, isolated: bool) -> None:
     layer, inputs = made(name)
     inputs = torch.cat([inputs, inputs * 0.5 + 0.1])
     persons = torch.tensor([7, 2, 7, 7, 2, 9, 1, 1, 30, 2, 2, 2])[: len(inputs)]
 
-    compare(around(layer), inputs, units=persons)
-    compare(around(layer), inputs, torch.float32, units=persons, microbatch=3)
+    model = around(layer)
+    compare(model, inputs, units=persons, isolated=isolated)
+    compare(
+        model, inputs, torch.float32, units=persons, microbatch=3, isolated=isolated
+    )
 
 
 @pytest.mark.parametrize("name", LAYERS)
