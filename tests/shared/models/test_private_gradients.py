@@ -1,6 +1,7 @@
 """Every model's clipped sum against a loop in float64 over records, or over persons."""
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,6 +16,19 @@ from guilder_shared.study import Study
 
 RECORDS = torch.arange(6)
 PERSONS = torch.tensor([4, 1, 4, 4, 1, 9])
+
+NAMES = [
+    "cnn",
+    "cnn-head",
+    "cnn-bias",
+    pytest.param("resnet18", marks=pytest.mark.slow),
+    "unet",
+    "unet-bias",
+    "encoder",
+    "encoder-head",
+    "encoder-bias",
+    "encoder-lora",
+]
 
 
 def rows(study: Study) -> tuple[Tensor, Tensor]:
@@ -64,9 +78,15 @@ def by_loop(study: Study, model: nn.Module, units: Tensor) -> tuple[Tensor, floa
     ("dtype", "limit"), [(torch.float64, 1e-10), (torch.float32, 1e-5)]
 )
 @pytest.mark.parametrize("units", [RECORDS, PERSONS], ids=["records", "persons"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_models_isolated_sum_is_the_loops(
-    small: Study, units: Tensor, dtype: torch.dtype, limit: float
+    made: Callable[..., Study],
+    name: str,
+    units: Tensor,
+    dtype: torch.dtype,
+    limit: float,
 ) -> None:
+    small = made(name)
     model = model_of(small)
     expected, clip_norm = by_loop(small, model, units)
     inputs, targets = rows(small)
