@@ -12,7 +12,7 @@ from guilder_shared.study import CategoryColumn, Study, TableData
 from guilder_simulations import partition, synthetic
 
 STUDIES = Path(__file__).parents[2] / "simulations" / "studies"
-NAMES = ["breast-cancer", "card-fraud"]
+NAMES = ["breast-cancer", "card-fraud", "card-fraud-person"]
 SEEDS = range(10)
 
 
