@@ -276,7 +276,7 @@ def test_the_fixer_leaves_its_argument_alone_and_keeps_names_and_weights() -> No
         n for n, _ in model.named_parameters()
     ]
     same = dict(fixed.named_parameters())["0.weight"]
-    assert torch.equal(same, model[0].weight)
+    assert torch.equal(same, dict(model.named_parameters())["0.weight"])
     assert check(fixed, VECTOR) == []
 
 
