@@ -28,8 +28,11 @@ def build(study: Study) -> nn.Module:
 
 def body(study: Study) -> nn.Module:
     """The body with its frozen values: public weights, or drawn from the digest."""
-    made = families.body(study)
-    made.load_state_dict(_frozen(study, prefix="body."))
+    with torch.device(
+        "meta"
+    ):  # without torch's own starting values: they take a second
+        made = families.body(study)
+    made.load_state_dict(_frozen(study, prefix="body."), assign=True)
     return made.eval()
 
 

@@ -71,6 +71,19 @@ def table(name: str, rows: int, width: int) -> Starts:
     return {f"{name}.weight": Start((rows, width), "normal", 0.02)}
 
 
+def flat_table(name: str, rows: int, width: int) -> Starts:
+    """An embedding table that starts at zero."""
+    return {f"{name}.weight": Start((rows, width), "zeros")}
+
+
+def dense(name: str, fan_in: int, fan_out: int) -> Starts:
+    """A Linear layer, as BERT starts it: weights as in a table, no bias yet."""
+    return {
+        f"{name}.weight": Start((fan_out, fan_in), "normal", 0.02),
+        f"{name}.bias": Start((fan_out,), "zeros"),
+    }
+
+
 def draw(starts: Mapping[str, Start], *, seed: int) -> dict[str, NDArray[np.float32]]:
     """The values, float32.
 

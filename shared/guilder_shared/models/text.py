@@ -11,7 +11,7 @@ the mean over tokens.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from guilder_shared.models.starting import Starts, linear, norm, table
+from guilder_shared.models.starting import Starts, dense, flat_table, norm, table
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,16 +53,17 @@ def starts(sizes: Sizes) -> Starts:
     width = sizes.width
     found = table("embeddings.word_embeddings", sizes.vocabulary, width)
     found |= table("embeddings.position_embeddings", sizes.positions, width)
-    found |= table("embeddings.token_type_embeddings", 2, width)
+    # All texts here are of one type: as noise it would be the same for all of them.
+    found |= flat_table("embeddings.token_type_embeddings", 2, width)
     found |= norm("embeddings.LayerNorm", width)
     for layer in range(sizes.layers):
         name = f"encoder.layer.{layer}"
         for part in ("query", "key", "value"):
-            found |= linear(f"{name}.attention.self.{part}", width, width)
-        found |= linear(f"{name}.attention.output.dense", width, width)
+            found |= dense(f"{name}.attention.self.{part}", width, width)
+        found |= dense(f"{name}.attention.output.dense", width, width)
         found |= norm(f"{name}.attention.output.LayerNorm", width)
-        found |= linear(f"{name}.intermediate.dense", width, sizes.inner)
-        found |= linear(f"{name}.output.dense", sizes.inner, width)
+        found |= dense(f"{name}.intermediate.dense", width, sizes.inner)
+        found |= dense(f"{name}.output.dense", sizes.inner, width)
         found |= norm(f"{name}.output.LayerNorm", width)
     return found
 
