@@ -39,7 +39,7 @@ class UNet(nn.Module):
 def _pair(before: int, after: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for fan in (before, after):
-        layers += [nn.Conv2d(fan, after, 3, padding=1)]
+        layers += [nn.Conv2d(fan, after, 3, padding=1, bias=False)]
         layers += [nn.GroupNorm(GROUPS, after), nn.ReLU()]
     return nn.Sequential(*layers)
 

@@ -39,7 +39,8 @@ def starts(channels: int, width: int) -> Starts:
     found: Starts = {}
     for name, (before, after) in pairs(channels, width).items():
         for place, fan in ((0, before), (3, after)):
-            found |= conv(f"{name}.{place}", fan, after, 3)
+            # no bias: the normalisation behind it takes it out again
+            found |= conv(f"{name}.{place}", fan, after, 3, bias=False)
             found |= norm(f"{name}.{place + 1}", after)
     return found | conv("head", width, 1, 1)
 

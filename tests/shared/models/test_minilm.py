@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from guilder_shared.errors import StudyError
-from guilder_shared.models import assembly, features, pretrained, registry, tokens
+from guilder_shared.models import assembly, features, pretrained, registry, text, tokens
 from guilder_shared.study import Study
 from guilder_shared.tasks import Examples
 
@@ -135,11 +135,11 @@ def test_weights_load_strictly_by_name(
 ) -> None:
     from safetensors.numpy import save_file
 
-    tiny = pretrained.text.Sizes(8, 4, 4, 8, 1, 2)
-    monkeypatch.setattr(pretrained.text, "MINILM", tiny)
+    tiny = text.Sizes(8, 4, 4, 8, 1, 2)
+    monkeypatch.setattr(text, "MINILM", tiny)
     weights = {
         name: np.zeros(start.shape, np.float32)
-        for name, start in pretrained.text.starts(tiny).items()
+        for name, start in text.starts(tiny).items()
     }
     name = "encoder.layer.0.output.dense.bias"
     changed = {
