@@ -33,6 +33,8 @@ def read(study_of: Make, privacy: dict[str, Any], person: str = "who") -> Study:
         (PERSON, None, "person"),
         ({"unit": "record", "max_records": 20}, None, "max_records"),
         ({"unit": "site", "max_records": 20}, "who", "max_records"),
+        ({"max_sites_per_person": 2}, "who", "max_sites_per_person"),
+        ({**PERSON, "max_sites_per_person": 0}, "who", "max_sites_per_person"),
         ({"unit": "person", "max_records": 0}, "who", "max_records"),
         ({"unit": "person", "max_records": 10_001}, "who", "max_records"),
         ({"unit": "household"}, None, "unit"),
@@ -69,4 +71,4 @@ def test_the_cap_is_part_of_what_a_site_approves(study_of: Make) -> None:
 
 
 def test_a_study_without_persons_keeps_its_digest(study_of: Make) -> None:
-    assert b"max_records" not in read(study_of, {}).canonical()
+    assert b"max_" not in read(study_of, {}).canonical()

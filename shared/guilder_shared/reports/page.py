@@ -62,6 +62,7 @@ def _study(study: Report) -> str:
         ("Accepted at", study["accepted_at"]),
         ("Unit and adjacency", f"{guarantee['unit']}: {guarantee['adjacency']}"),
         *([("Not the same as", guarantee["caveat"])] if "caveat" in guarantee else []),
+        *_across_sites(guarantee),
         ("Epsilon, accepted", f"{_number(figures['epsilon'])} for {figures['covers']}"),
         ("Epsilon, recomputed", _number(figures["recomputed_epsilon"])),
         ("Delta", _number(figures["delta"])),
@@ -81,6 +82,19 @@ def _study(study: Report) -> str:
         + _table((), rows)
         + _releases(study["releases"])
     )
+
+
+def _across_sites(guarantee: Report) -> list[tuple[str, str]]:
+    """What all sites together cost a person, if the study says at how many it is."""
+    told = guarantee.get("across_sites")
+    if told is None:
+        return []
+    epsilon, delta = _number(told["epsilon"]), _number(told["delta"])
+    words = (
+        f"epsilon {epsilon} and delta {delta} at most for a person with rows at "
+        f"{told['max_sites']} sites; that it is at no more is the study's word"
+    )
+    return [("Over all sites", words)]
 
 
 def _releases(releases: Sequence[Report]) -> str:

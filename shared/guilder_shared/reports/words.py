@@ -89,7 +89,19 @@ def guarantee(grant: Grant) -> dict[str, Any]:
     }
     if unit != "record":
         facts["caveat"] = CAVEAT.format(unit=unit)
+    most_sites = privacy.get("max_sites_per_person")
+    if most_sites is not None and grant.is_protected:
+        facts["across_sites"] = _across_sites(most_sites, grant)
     return {**facts, "sentence": _sentence(facts)}
+
+
+def _across_sites(most_sites: int, grant: Grant) -> dict[str, Any]:
+    """The sum over the sites that may hold one person, as the study declares them."""
+    return {
+        "max_sites": most_sites,
+        "epsilon": most_sites * grant.epsilon,
+        "delta": most_sites * grant.delta,
+    }
 
 
 def _sampling(unit: str, rate: object, max_records: object) -> str:

@@ -113,6 +113,13 @@ class Privacy(Frozen):
         le=10_000,
         description='most records of one person in a step; with unit = "person" only',
     )
+    max_sites_per_person: int | None = Field(
+        default=None,
+        ge=1,
+        le=1_000_000,
+        description="sites that may hold one person's rows, as the sites know it; told "
+        'in reports, with unit = "person" only',
+    )
 
 
 class Aggregation(Frozen):

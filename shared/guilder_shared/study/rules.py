@@ -63,11 +63,13 @@ def _persons_are_capped(privacy: Privacy) -> list[Contradiction]:
         fix = "Write max_records = 20: most records of one person in a step, public."
         what = 'missing; privacy.unit = "person" needs it'
         return [Contradiction(where, what, fix)]
-    if privacy.unit != "person" and privacy.max_records is not None:
-        what = f'given, with privacy.unit = "{privacy.unit}"'
-        fix = 'Remove it, or write unit = "person" and data.person.'
-        return [Contradiction(where, what, fix)]
-    return []
+    what = f'given, with privacy.unit = "{privacy.unit}"'
+    fix = 'Remove it, or write unit = "person" and data.person.'
+    return [
+        Contradiction(("privacy", key), what, fix)
+        for key in ("max_records", "max_sites_per_person")
+        if privacy.unit != "person" and getattr(privacy, key) is not None
+    ]
 
 
 def _seed_is_for_tests(training: Training, privacy: Privacy) -> list[Contradiction]:

@@ -20,8 +20,9 @@ KEY = SigningKey.generate()
 PLAN = Plan(6.0, 4, accounting.SENSITIVITY_SLACK)
 
 
-def study(unit: str, rate: float = 1.0) -> Study:
+def study(unit: str, rate: float = 1.0, **promise: Any) -> Study:
     privacy = {"unit": unit, "mechanism": "site-noise", "epsilon": 3.0, "delta": 1e-6}
+    privacy |= promise
     if unit == "person":
         privacy["max_records"] = 7
     columns = {"amount": {"kind": "number", "low": 0, "high": 9}}
@@ -126,6 +127,21 @@ def test_a_persons_report_says_what_its_epsilon_is_not() -> None:
 
     assert "twice this epsilon" in told["guarantee"]["caveat"]
     assert told["events"][0]["unit"] == "person"
+
+
+def test_a_report_adds_up_the_sites_that_may_hold_one_person(tmp_path: Path) -> None:
+    path = reports.write(ledger_of(study("person", max_sites_per_person=4)), tmp_path)
+
+    reports.verify(path)
+
+    (told,) = json.loads(path.read_bytes())["studies"]
+    assert told["guarantee"]["across_sites"] == {
+        "max_sites": 4,
+        "epsilon": 12.0,
+        "delta": 4e-6,
+    }
+    page = path.with_suffix("").with_suffix(".report.html").read_text()
+    assert "epsilon 12 and delta 4e-06 at most" in page
 
 
 def test_a_record_study_reads_as_it_always_did() -> None:

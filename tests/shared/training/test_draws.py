@@ -1,9 +1,12 @@
 """Which rows a step takes: persons by their own coins, capped by a fresh choice."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]  # no stubs
 
@@ -163,3 +166,24 @@ def test_a_site_comes_whole_or_not_at_all(study_of: Make) -> None:
     assert {len(draw) for draw in draws} == {0, 7}
     low, high = stats.binom.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], 3000, 0.3)
     assert low <= sum(len(draw) > 0 for draw in draws) <= high
+
+
+@settings(max_examples=60)
+@given(
+    units=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 4), max_size=40),
+    cap=st.integers(1, 6),
+    rate=st.sampled_from([0.3, 1.0]),
+    step=st.integers(0, 1000),
+)
+def test_any_rows_give_whole_persons_within_the_cap(
+    study_of: Make, units: list[int], cap: int, rate: float, step: int
+) -> None:
+    whose = np.array(units, dtype=np.int64)
+    owned = Counter(units)
+
+    draw = Sampler(people(study_of, rate, cap), examples(whose)).draw(KEYS, step)
+
+    taken = rows_by_person(draw, whose)
+    assert all(len(taken[p]) == min(owned[p], cap) for p in taken)
+    assert len(set(draw.rows.tolist())) == len(draw)
+    assert rate < 1 or taken.keys() == owned.keys()
