@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from guilder import config_commands, demo_commands, endings
+from guilder.model_commands import app as model_app
 from guilder.privacy_commands import app as privacy_app
 from guilder_client.commands import app as client_app
 from guilder_server.commands import run_app, server_app
@@ -27,6 +28,7 @@ app.add_typer(server_app, name="server")
 app.add_typer(client_app, name="client")
 app.add_typer(run_app, name="run")
 app.add_typer(privacy_app, name="privacy")
+app.add_typer(model_app, name="model")
 app.add_typer(config_commands.app, name="config")
 app.command("simulate")(simulation_commands.simulate)
 app.command("demo")(demo_commands.demo)
