@@ -32,12 +32,14 @@ def check(
     site: SiteOption = Path("site.toml"),
     study: Annotated[
         Path | None,
-        typer.Option("--study", help="Also check policy and data for this study."),
+        typer.Option("--study", help="Also check policy, data and code for it."),
     ] = None,
 ) -> None:
-    """Check the site file, the keys and the ledger; with --study policy and data too.
+    """Check the site file, the keys and the ledger.
 
-    What it says about rows stays here; nothing is sent and nothing is charged.
+    With --study also what the policy says of it, whether the data fits, and by the
+    self-test on made-up rows whether this machine keeps its promise. What it says about
+    rows stays here; nothing is sent and nothing is charged.
     """
     from guilder_client.settings import SiteFile
     from guilder_client.site import Site
@@ -54,12 +56,21 @@ def check(
 def _check_study(site: Any, path: Path) -> str:
     from guilder_client import policy
     from guilder_client.data.source import open_source
+    from guilder_shared.privacy import accounting
     from guilder_shared.study import Study
+    from guilder_shared.training import selftest
 
     study = Study.load(path)
     policy.permit(site.settings, study)
-    site.public_size(study)  # PolicyRefused if it is not mapped, or not typed
+    public_size = site.public_size(
+        study
+    )  # PolicyRefused if it is not mapped, or not typed
     source = open_source(site.settings.data[study.data.dataset])
     source.check(study.site_contract)
     source.check_cells(study.site_contract)
-    return f"study {study.study.name}: allowed here, and its data fits the contract"
+    fits = f"study {study.study.name}: allowed here, and its data fits the contract"
+    plan = accounting.solve(study)
+    passed = selftest.ensure(study, plan, public_size=public_size)
+    if passed is None:
+        return f"{fits}; without protection there is nothing to test"
+    return f"{fits}; self-test passed: {', '.join(passed.checks)}"

@@ -4,6 +4,7 @@
 read no row. A refusal names the rule and its line in site.toml.
 """
 
+import logging
 from dataclasses import asdict
 
 from guilder_client.settings import SiteFile
@@ -21,6 +22,8 @@ from guilder_shared.privacy import accounting
 from guilder_shared.privacy.ledger import Grant
 from guilder_shared.study import Study
 
+log = logging.getLogger(__name__)
+
 
 def consider(site: Site, offer: Offer) -> Answer:
     """Answer an offer: a grant with the whole schedule reserved, or a refusal.
@@ -33,6 +36,7 @@ def consider(site: Site, offer: Offer) -> Answer:
         site.source(study.data.dataset).check(study.site_contract)
         public_size = site.public_size(study)
         accounting.confirm(study, offer.plan)
+        _self_test(site, study, offer.plan, public_size)
         grant = _reserve(site, study, offer)
     except BudgetSpent as error:
         return Answer(Verdict.REFUSED_BY_BUDGET, site.name, reason=error.brief())
@@ -41,6 +45,27 @@ def consider(site: Site, offer: Offer) -> Answer:
     # The weight of its replies; where sites are the units, each counts as one.
     weight = 1 if study.privacy.unit == "site" else public_size
     return Answer(Verdict.ACCEPTED, site.name, grant.grant_id, public_size=weight)
+
+
+def _self_test(site: Site, study: Study, plan: Plan, public_size: int) -> None:
+    """Refuse a study whose promise this machine's code does not keep.
+
+    What failed is for this site's log: the server hears that something did.
+
+    Raises:
+        PlanError: GLD-P070, GLD-P071.
+    """
+    if site.seed is not None:  # a simulation tests once for all its sites
+        return
+    from guilder_shared.training import selftest
+
+    try:
+        passed = selftest.ensure(study, plan, public_size=public_size)
+    except GuilderError as error:
+        log.error("study %s: %s", study.study.name, error)
+        raise
+    if passed is not None:
+        log.info("study %s: self-test passed", study.study.name)
 
 
 def permit(settings: SiteFile, study: Study) -> None:

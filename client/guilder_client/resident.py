@@ -44,7 +44,7 @@ def run_client(settings: SiteFile, stop: threading.Event) -> None:
 
 
 def _warm_up() -> None:
-    """Import what the first turn needs, while the server is not waiting for it."""
+    """Import what offers and turns need, while the server is not waiting for it."""
     import dp_accounting.pld  # noqa: F401
 
-    from guilder_shared.training import fit  # noqa: F401
+    from guilder_shared.training import selftest  # noqa: F401 - and with it, fit

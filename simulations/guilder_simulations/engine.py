@@ -88,6 +88,7 @@ def simulate(study: Study, out: Path, *, watch: Watch | None = None) -> Run:
 
     Raises:
         StudyError: No `[simulation]` part, or `out` holds another study's run.
+        PlanError: The self-test failed on this machine (GLD-P070, GLD-P071).
         RunFailed: Another process runs in `out` (GLD-R030), or it cannot be written
             (GLD-R031); and as in a deployment, as are PlanError and DataError.
     """
@@ -120,6 +121,7 @@ def _carry_through(
     store.notify = watch or store.notify
     sites: dict[str, Site] = {}
     try:
+        _self_test(study, store.plan, dealt)
         for name in dealt.tables:
             sites[name] = _open_site(study, out, name, dealt)
         task = rounds.Run(study, store.plan, store, on_holdout(study, dealt.holdout))
@@ -136,6 +138,14 @@ def _carry_through(
         for site in sites.values():
             site.ledger.shut()
         store.close()
+
+
+def _self_test(study: Study, plan: Plan, dealt: _Dealt) -> None:
+    """Once for all simulated sites, at the smallest one's size: its code is theirs."""
+    from guilder_shared.training import selftest
+
+    sizes = dealt.public_sizes if dealt.public_persons is None else dealt.public_persons
+    selftest.ensure(study, plan, public_size=min(sizes.values()))
 
 
 def _deal(study: Study) -> _Dealt:

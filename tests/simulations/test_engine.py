@@ -12,7 +12,9 @@ import pytest
 
 from guilder_shared import reports
 from guilder_shared.errors import BudgetSpent, PlanError, StudyError
+from guilder_shared.privacy import noise
 from guilder_shared.study import Study
+from guilder_shared.training.selftest import verdict
 from guilder_simulations.engine import Run, simulate
 from guilder_simulations.studies import path_of
 
@@ -44,6 +46,19 @@ def test_another_seed_gives_another_model(finished: Run, tmp_path: Path) -> None
     simulate(study_with("simulation.seed=8"), tmp_path)
 
     assert model_bytes(tmp_path) != model_bytes(finished.run_dir)
+
+
+def test_a_simulation_on_code_that_halves_its_noise_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_grids = noise.in_grids
+    monkeypatch.setattr(noise, "in_grids", lambda std, grid: in_grids(std, grid) / 2)
+    monkeypatch.setattr(verdict, "_passed", {})
+
+    with pytest.raises(PlanError) as caught:
+        simulate(study_with(), tmp_path)
+
+    assert caught.value.error_id == "GLD-P070"
 
 
 def test_a_run_folder_holds_what_the_contract_names(finished: Run) -> None:

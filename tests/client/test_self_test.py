@@ -1,0 +1,126 @@
+"""The self-test at a site: before anything is reserved, and told to nobody outside."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from guilder_client import commands, policy
+from guilder_client.site import Site
+from guilder_shared.messages import Offer, Plan, Verdict
+from guilder_shared.privacy import accounting, noise
+from guilder_shared.study import Study
+from guilder_shared.training.selftest import verdict
+
+OpenSite = Callable[..., Site]
+
+STUDY = Study.model_validate(
+    {
+        "schema": 1,
+        "study": {"name": "t", "recipe": "tabular-classification", "purpose": "test"},
+        "data": {
+            "kind": "table",
+            "dataset": "d",
+            "target": "y",
+            "columns": {"x": {"kind": "number", "low": 0.0, "high": 1.0}},
+        },
+        "model": {"name": "logistic"},
+        "training": {
+            "rounds": 4,
+            "local_steps": 1,
+            "sample_rate": 1.0,
+            "learning_rate": 1.0,
+        },
+        "privacy": {
+            "unit": "record",
+            "mechanism": "site-noise",
+            "epsilon": 2.0,
+            "delta": 1e-6,
+            "clip_norm": 1.0,
+        },
+        "aggregation": {"min_sites": 1, "spare_turns": 1},
+        "evaluation": {"on": "none"},
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return accounting.solve(STUDY)
+
+
+@pytest.fixture
+def site(site_at: OpenSite, tmp_path: Path) -> Site:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "data.csv").write_text("x,y\n0.2,0\n0.9,1\n")
+    return site_at(tmp_path / "a")
+
+
+@pytest.fixture
+def halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    in_grids = noise.in_grids
+    monkeypatch.setattr(noise, "in_grids", lambda std, grid: in_grids(std, grid) / 2)
+    monkeypatch.setattr(verdict, "_passed", {})
+
+
+@pytest.mark.usefixtures("halved")
+def test_a_study_whose_noise_is_halved_here_is_refused_and_nothing_is_charged(
+    site: Site, plan: Plan, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        answer = policy.consider(site, Offer("r", STUDY.canonical(), plan))
+
+    assert answer.verdict == Verdict.REFUSED_BY_POLICY
+    assert answer.reason == "GLD-P070: the self-test of this study failed here."
+    assert "the noise's standard deviation" in caplog.text
+    assert site.ledger.grants() == []
+
+
+def test_a_study_that_passes_is_tested_once_and_accepted(
+    site: Site, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[Any] = []
+    run = verdict.run
+    monkeypatch.setattr(verdict, "_passed", {})
+
+    def count(*arguments: Any, **options: Any) -> verdict.Passed:
+        runs.append(arguments)
+        return run(*arguments, **options)
+
+    monkeypatch.setattr(verdict, "run", count)
+
+    answers = [
+        policy.consider(site, Offer(name, STUDY.canonical(), plan)).verdict
+        for name in ("r1", "r2")
+    ]
+
+    assert answers == [Verdict.ACCEPTED] * 2
+    assert len(runs) == 1
+
+
+def test_a_study_that_policy_refuses_is_not_tested(
+    site: Site, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verdict, "run", None)
+    changed = STUDY.study.model_copy(update={"recipe": "mind-reading"})
+    other = STUDY.model_copy(update={"study": changed})
+
+    answer = policy.consider(site, Offer("r", other.canonical(), plan))
+
+    assert answer.reason.startswith("GLD-C060")
+
+
+def test_the_engineer_can_run_it_on_demand(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.ledger.shut()
+    monkeypatch.setattr(Study, "load", lambda _path: STUDY)
+    arguments = ["check", "--site", str(tmp_path / "a" / "site.toml")]
+
+    said = CliRunner().invoke(commands.app, [*arguments, "--study", "study.toml"])
+
+    assert said.exit_code == 0, said.output
+    assert "self-test passed" in said.output
