@@ -16,6 +16,8 @@ Review, crash order: the caller has made the turn's charge durable before it has
 the turn has fresh keys and one output ever leaves.
 """
 
+from contextlib import closing
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -89,7 +91,8 @@ def fit(
             isolated=True,  # the weights are the server's
             moving=_moving(study, plan, divisor, own_mean),
         )
-        _steps(step, study, examples, keys)
+        with closing(step):  # the thread of its noise ends with the turn
+            _steps(step, study, examples, keys)
         return _difference(module, weights)
 
 
