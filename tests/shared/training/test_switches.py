@@ -1,5 +1,6 @@
 """More accuracy at the same epsilon: each switch as a turn runs it, attacks first."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -301,3 +302,31 @@ def test_a_unit_just_above_the_clip_norm_tips_no_other_unit_over_it(
         counts.add(steps[0]["count"] / num)
 
     assert counts in ({0.5}, {-0.5})
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_a_persons_copies_are_one_contribution(
+    study_of: Make, steps: list[dict[str, Any]], copies: int
+) -> None:
+    """The person that is removed is the last: the others keep their randomness."""
+    study = study_of(
+        model=MLP,
+        person="who",
+        privacy={"unit": "person", "max_records": 4},
+        augment={"copies": copies, "jitter": 0.4},
+        adaptive_clip={"share": 0.3},
+        local_steps=2,
+    )
+    whole = dataclasses.replace(rows(30), units=np.arange(30) // 3)
+    fewer = Examples(whole.inputs[:27], whole.targets[:27], np.arange(27) // 3)
+
+    trained(study, whole)
+    trained(study, fewer)
+
+    with_them, without_them = steps[0], steps[2]
+    assert with_them["rows"] - without_them["rows"] == 3 * copies
+    sums = float(np.linalg.norm(with_them["sum"] - without_them["sum"]))
+    count = abs(with_them["count"] - without_them["count"])
+    assert count == 0.5
+    together = math.hypot(sums / with_them["std"], count / with_them["count_std"])
+    assert 0.1 < together <= (1 + accounting.SENSITIVITY_SLACK) / 1.5
