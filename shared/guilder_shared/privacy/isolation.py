@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from guilder_shared.privacy.bookkeeping import batches
+from guilder_shared.privacy.bookkeeping import batches, memory
 from guilder_shared.privacy.bookkeeping.parts import Units
 
 if TYPE_CHECKING:
@@ -60,21 +60,34 @@ def pass_rows(
 
     Returns:
         Enough for most batches within memory's bound; 1 where this machine's kernels
-        let a row's place change what it contributes.
+        let a row's place change what it contributes. Half as often as this machine's
+        memory is too small for the trial.
     """
     rows = asked or _wanted(_kept_by_row(engine, losses, like), expected)
-    model = engine.model
-    key = (
+    while True:
+        key = _key(engine, losses, like, rows)
+        try:
+            if key not in _tried:
+                _tried[key] = rows == 1 or _is_isolated(engine, losses, like, rows)
+            return rows if _tried[key] else 1
+        except (RuntimeError, MemoryError) as error:
+            if rows == 1 or not memory.ran_out(error):
+                raise
+        rows //= 2
+
+
+def _key(
+    engine: "BookKeeping", losses: Losses, like: tuple[Any, Any], rows: int
+) -> tuple[object, ...]:
+    return (
         rows,
         losses,
-        repr(model),
-        *((p.shape, p.dtype, str(p.device)) for p in model.parameters()),
+        engine.autocast,
+        repr(engine.model),
+        *((p.shape, p.dtype, str(p.device)) for p in engine.model.parameters()),
         *((x.shape[1:], x.dtype) for x in _tensors(like)),
         torch.get_num_threads(),
     )
-    if key not in _tried:
-        _tried[key] = rows == 1 or _is_isolated(engine, losses, like, rows)
-    return rows if _tried[key] else 1
 
 
 def _kept_by_row(engine: "BookKeeping", losses: Losses, like: tuple[Any, Any]) -> int:

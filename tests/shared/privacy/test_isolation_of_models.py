@@ -60,6 +60,7 @@ def narrow_mlp() -> nn.Module:
 def cnn() -> nn.Module:
     first, second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3)
     equal_rows(second.weight)
+    assert second.bias is not None
     nn.init.constant_(second.bias, 1.0)
     pool = nn.AdaptiveAvgPool2d(1)
     return nn.Sequential(
@@ -136,11 +137,11 @@ def moves_of(
 ) -> list[float]:
     """How far the sum moves when one unit goes."""
     with device.one_thread():
-        asked = None if len(units.unique()) == len(units) else units
+        asked = None if len(torch.unique(units)) == len(units) else units
         whole = step.clipped_sum(inputs, targets, asked)
         found = []
-        num = len(units.unique())
-        for unit in units.unique()[[0, 1, 2, 7, num // 2, num - 2, num - 1]]:
+        num = len(torch.unique(units))
+        for unit in torch.unique(units)[[0, 1, 2, 7, num // 2, num - 2, num - 1]]:
             rest = units != unit
             some = None if asked is None else units[rest]
             less = step.clipped_sum(inputs[rest], targets[rest], some)

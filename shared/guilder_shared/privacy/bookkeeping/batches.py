@@ -51,6 +51,13 @@ def filled(value: Any, missing: int) -> Any:
     return rows
 
 
+def on(value: Any, device: torch.device) -> Any:
+    """The rows on a device."""
+    if isinstance(value, tuple):
+        return tuple(on(x, device) for x in value)
+    return value.to(device)
+
+
 def masked(losses: Tensor, missing: int) -> Tensor:
     """The losses, those of the last rows without a gradient."""
     if not missing or losses.dim() != 1:
@@ -91,6 +98,7 @@ def chunks(rows: int, units: Tensor | None, at_once: int) -> list[Chunk]:
         ends = [min(s + at_once, rows) for s in starts]
         return [(slice(s, e), Units(e - s)) for s, e in zip(starts, ends, strict=True)]
     found: list[Chunk] = []
+    units = units.cpu()
     order = torch.argsort(units, stable=True)
     _, counts = torch.unique_consecutive(units[order], return_counts=True)
     sizes, first, begin = counts.tolist(), 0, 0

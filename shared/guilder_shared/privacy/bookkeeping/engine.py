@@ -64,6 +64,8 @@ class BookKeeping:
         choose: Picks a strategy for a part, None for the rule's own choice. It may
             look at shapes only; results do not depend on it beyond rounding.
         isolated: Keep every unit's contribution to itself, whatever the weights are.
+        autocast: What the model computes in, bfloat16 for instance; norms, factors
+            and sums stay in the parameters' dtype and float64. None for as it is.
 
     Raises:
         PlanError: As `validate.trained_layers`.
@@ -76,8 +78,10 @@ class BookKeeping:
         choose: Choose | None = None,
         *,
         isolated: bool = False,
+        autocast: torch.dtype | None = None,
     ) -> None:
         self.model, self.clip_norm, self.isolated = model, clip_norm, isolated
+        self.autocast = autocast
         self._choose = choose
         self._layers = validate.trained_layers(model, AnyPart)
         params = [p for *_, owned in self._layers for p in owned.values()]
@@ -205,7 +209,8 @@ class BookKeeping:
     def _run(self, losses: Losses, units: Units) -> Pass:
         run = Pass(self, replace(units, isolated=self.isolated))
         with self._frozen(), self._watched(run.forward), torch.enable_grad():
-            found = losses()
+            with self._cast():
+                found = losses()
             validate.refuse_losses(found.shape, units.rows)
             if found.requires_grad:
                 torch.autograd.backward(found.sum())
@@ -268,6 +273,11 @@ class BookKeeping:
             yield
         finally:
             self._watching = before
+
+    def _cast(self) -> torch.autocast:
+        kind = self.params[0].device.type
+        on = self.autocast is not None
+        return torch.autocast(kind, dtype=self.autocast, enabled=on)
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:

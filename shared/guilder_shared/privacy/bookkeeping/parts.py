@@ -52,6 +52,12 @@ class Units:
         own = torch.arange(self.num, self.num + more, device=self.of_row.device)
         return replace(self, num=self.num + more, of_row=torch.cat([self.of_row, own]))
 
+    def on(self, device: torch.device) -> "Units":
+        """The same, on a device."""
+        if self.of_row is None:
+            return self
+        return replace(self, of_row=self.of_row.to(device))
+
     def sum(self, rows: Tensor) -> Tensor:
         """Rows of one unit added up, in their order: (rows, ...) to (units, ...).
 

@@ -74,7 +74,9 @@ class Pass:
             if rule.version(inputs) != version:
                 _refuse_changed_input(name, layer)
             with torch.no_grad(), self.engine.unwatched():
-                self._note(rule, layer, owned, inputs, grads.detach())
+                dtype = next(iter(owned.values())).dtype
+                seen, back = _in(inputs, dtype), _in(grads.detach(), dtype)
+                self._note(rule, layer, owned, seen, back)
 
         first.register_hook(backward)
         if not isinstance(output, tuple):
@@ -145,6 +147,13 @@ class Pass:
         """What `add` would add, rows or units first."""
         parts = [x for _, part in self.parts for x in part.entering()]
         return [self.square, *self.shared.values(), *parts]
+
+
+def _in(value: Any, dtype: torch.dtype) -> Any:
+    """Numbers in the parameters' dtype, where the model computed in another."""
+    if isinstance(value, dict):
+        return {name: _in(x, dtype) for name, x in value.items()}
+    return value.to(dtype) if value.is_floating_point() else value
 
 
 def _refuse_changed_input(name: str, layer: nn.Module) -> None:

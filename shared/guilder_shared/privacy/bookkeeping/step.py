@@ -13,6 +13,7 @@ cap was promised.
 Review, crash order: in memory only; charge before the rows are read.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,16 +22,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from guilder_shared.errors import PlanError
+from guilder_shared.errors import DeviceError, PlanError
 from guilder_shared.privacy import isolation, witness
 from guilder_shared.privacy.adaptive import MovingClip, halves
 from guilder_shared.privacy.ahead import Order
-from guilder_shared.privacy.bookkeeping import batches
+from guilder_shared.privacy.bookkeeping import batches, memory
 from guilder_shared.privacy.bookkeeping.autotune import fastest
 from guilder_shared.privacy.bookkeeping.batches import Inputs
 from guilder_shared.privacy.bookkeeping.engine import BookKeeping
 from guilder_shared.privacy.release import Release
 from guilder_shared.privacy.sampling import TurnKeys
+
+_log = logging.getLogger(__name__)
 
 Fetch = Callable[[Tensor], tuple[Inputs, Any]]
 
@@ -48,7 +51,7 @@ class PrivateStep:
         microbatch: Rows in every pass, filled up with zeros that count nothing. None
             for the whole batch in one pass; isolated, for what memory holds and most
             batches need (`isolation.pass_rows`), by public numbers. The result does
-            not depend on it beyond rounding.
+            not depend on it beyond rounding; it is halved where memory runs out.
         moving: Moves the clip norm after each step, by a count that is noised beside
             the sum; the noise multiplier is then that of both together.
     """
@@ -112,7 +115,7 @@ class PrivateStep:
         self._total = None
         total = self.engine.zeros() if total is None else total
         self._release.begin(self._order())  # the noise is drawn while we compute
-        unclipped = self._add(rows, fetch, units, total)
+        unclipped = self._sum(rows, fetch, units, total)
         self.release(total)
         self._total = total
         if self.moving is not None:
@@ -124,7 +127,7 @@ class PrivateStep:
     ) -> Tensor:
         """The sum before noise, (numbers,) float64. Secret: it must not leave."""
         total = self.engine.zeros()
-        self._add(*_held(inputs, targets), units, total)
+        self._sum(*_held(inputs, targets), units, total)
         return total
 
     @property
@@ -162,6 +165,33 @@ class PrivateStep:
                 )
         return self._height
 
+    def _sum(
+        self, rows: Tensor, fetch: Fetch, units: Tensor | None, total: Tensor
+    ) -> float:
+        """As `_add`, in passes of half the height where memory was not enough."""
+        while True:
+            try:
+                return self._add(rows, fetch, units, total)
+            except (RuntimeError, MemoryError) as error:
+                if not memory.ran_out(error):
+                    raise
+            # what the error held is free by here
+            self._shrink(len(rows))
+            total.zero_()  # some units are in it already
+
+    def _shrink(self, num: int) -> None:
+        height = self._height or num
+        if height == 1:
+            raise DeviceError(
+                "GLD-G003",
+                "this machine's memory is too small for one row at a time.",
+                fix="Give it more memory, or take a smaller model.",
+            )
+        self.microbatch, self._height = height // 2, None
+        _log.warning(
+            "out of memory with passes of %d rows; %d from here on", height, height // 2
+        )
+
     def _add(
         self, rows: Tensor, fetch: Fetch, units: Tensor | None, total: Tensor
     ) -> float:
@@ -170,9 +200,10 @@ class PrivateStep:
         if not len(rows):
             return unclipped
         if self._height is None:
-            self.prepare(*fetch(rows[:0]))
+            self.prepare(*batches.on(fetch(rows[:0]), total.device))
         height = self._height or len(rows)
-        for chosen, some in batches.chunks(len(rows), units, height):
+        for chosen, there in batches.chunks(len(rows), units, height):
+            some = there.on(total.device)
             if some.rows <= height:
                 losses, missing = self._pass(fetch, rows[chosen])
                 counted = self.engine.add_clipped(losses, total, some.and_rows(missing))
@@ -193,7 +224,8 @@ class PrivateStep:
     def _pass(self, fetch: Fetch, rows: Tensor) -> tuple[Callable[[], Tensor], int]:
         """The losses of these rows and of those filled in, and how many those are."""
         missing = max(0, (self._height or 0) - len(rows))
-        inputs, targets = fetch(rows)
+        device = self.engine.params[0].device
+        inputs, targets = batches.on(fetch(rows), device)
         losses = partial(
             self._losses,
             batches.filled(inputs, missing),
@@ -246,6 +278,7 @@ def make_private_step(
     tune: bool = True,
     isolated: bool = False,
     moving: MovingClip | None = None,
+    autocast: torch.dtype | None = None,
 ) -> PrivateStep:
     """A private training step for any model that can be trained privately.
 
@@ -268,6 +301,8 @@ def make_private_step(
             where you start and train the model yourself.
         moving: A clip norm that follows the gradients' norms, made for the same
             `clip_norm`, `noise_multiplier` and `divisor`. Needs `isolated`.
+        autocast: What the model computes in, `torch.bfloat16` for instance; clipping
+            stays in float32 and float64.
 
     Raises:
         PlanError: GLD-P050 a number is out of range; GLD-P020, GLD-P024, GLD-P054 the
@@ -288,7 +323,7 @@ def make_private_step(
         )
     choose = fastest if tune and not isolated else None
     return PrivateStep(
-        BookKeeping(model, clip_norm, choose, isolated=isolated),
+        BookKeeping(model, clip_norm, choose, isolated=isolated, autocast=autocast),
         losses,
         optimizer,
         noise_multiplier=noise_multiplier,

@@ -1,0 +1,165 @@
+"""Memory that runs out: smaller passes, one line in the log, the same sum."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own abbreviation
+
+from guilder_shared.errors import DeviceError
+from guilder_shared.privacy.bookkeeping.memory import ran_out
+from guilder_shared.privacy.bookkeeping.step import PrivateStep, make_private_step
+
+CHILD = """
+import logging, resource, sys, torch
+from torch import nn
+from guilder_shared.privacy.bookkeeping.step import make_private_step
+
+logging.basicConfig(stream=sys.stdout, format="%(message)s")
+torch.set_num_threads(1)
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(64, 4096), nn.ReLU(), nn.Linear(4096, 1))
+inputs, targets = torch.randn(2048, 64), torch.ones(2048)
+
+def losses(outputs, targets):
+    return (outputs.squeeze(-1) - targets).square()
+
+def total(height):
+    step = make_private_step(
+        model, losses, None, clip_norm=0.5, noise_multiplier=0.0, divisor=1.0,
+        isolated=ISOLATED, microbatch=height, tune=False,
+    )
+    return step.clipped_sum(inputs, targets), step._height
+
+wanted, _ = total(128)
+with open("/proc/self/statm") as f:
+    held = int(f.read().split()[0]) * resource.getpagesize()
+more = 60 << 20  # 2048 rows of 4096 numbers take 32 MiB, several times
+resource.setrlimit(resource.RLIMIT_AS, (held + more, resource.RLIM_INFINITY))
+found, height = total(2048)
+print("height", height, float((found - wanted).norm() / wanted.norm()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+@pytest.mark.slow
+@pytest.mark.parametrize("isolated", [False, True])
+def test_a_process_with_too_little_memory_takes_smaller_passes(isolated: bool) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", CHILD.replace("ISOLATED", str(isolated))],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ran.returncode == 0, ran.stderr
+    *said, last = ran.stdout.strip().splitlines()
+    _, height, off = last.split()
+    assert 1 < int(height) < 2048
+    assert float(off) < 1e-6
+    if not isolated:  # isolated, the trial on made-up rows finds it first
+        assert all("out of memory with passes of" in line for line in said)
+        assert said
+
+
+class Hungry(nn.Module):
+    """Asks for more memory than there is, above so many rows."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.linear = most, nn.Linear(4, 3)
+        self.heights: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.heights.append(len(x))
+        if len(x) > self.most:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return self.linear(x)  # type: ignore[no-any-return]
+
+
+def step_of(model: nn.Module, *, isolated: bool = False) -> PrivateStep:
+    return make_private_step(
+        model,
+        lambda outputs, targets: F.cross_entropy(outputs, targets, reduction="none"),
+        torch.optim.SGD(model.parameters(), lr=1.0),
+        clip_norm=0.3,
+        noise_multiplier=1.0,
+        divisor=40.0,
+        isolated=isolated,
+        tune=False,
+    )
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_the_height_halves_until_it_fits_and_stays_there(
+    isolated: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    model = Hungry(20)
+    step = step_of(model, isolated=isolated)
+    inputs, targets = torch.randn(50, 4), torch.randint(3, (50,))
+
+    with caplog.at_level(logging.WARNING):
+        step(inputs, targets)
+        model.heights.clear()
+        step(inputs, targets)
+
+    assert max(model.heights) <= 20
+    assert step.steps_taken == 2
+    assert all("out of memory" in r.getMessage() for r in caplog.records)
+    assert len(caplog.records) <= 3
+
+
+def test_a_sum_that_was_begun_counts_nobody_twice() -> None:
+    torch.manual_seed(0)
+    model = Hungry(50)
+    step, calm = step_of(model), step_of(model)
+    step.microbatch = 32
+    inputs, targets = torch.randn(50, 4), torch.randint(3, (50,))
+    wanted = calm.clipped_sum(inputs, targets)
+    calls = iter([True] * 2 + [True, False] + [True] * 100)  # checks, then two passes
+    forward = model.forward
+
+    def failing(x: Tensor) -> Tensor:
+        if not next(calls):
+            raise MemoryError
+        return forward(x)
+
+    model.forward = failing  # type: ignore[method-assign]
+
+    found = step.clipped_sum(inputs, targets)
+
+    assert step._height == 16
+    assert found.numpy() == pytest.approx(wanted.numpy(), abs=1e-7)
+
+
+def test_one_row_that_does_not_fit_is_said_in_words() -> None:
+    model = Hungry(3)
+    step = step_of(model)
+    model.most = 0
+    step._height = 1
+
+    with pytest.raises(DeviceError) as caught:
+        step.clipped_sum(torch.randn(5, 4), torch.randint(3, (5,)))
+
+    assert caught.value.error_id == "GLD-G003"
+
+
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_only_what_is_lack_of_memory_is_taken_for_it(
+    error: Exception, found: bool
+) -> None:
+    assert ran_out(error) == found
