@@ -129,10 +129,21 @@ def _identities(table: "pa.Table", identity: str | None) -> list[bytes]:
     import pyarrow.compute as pc
 
     columns = table.columns if identity is None else [_column(table, identity)]
-    texts = [pc.fill_null(pc.cast(column, pa.string()), "") for column in columns]
+    cells = [pc.fill_null(_as_bytes(column), b"") for column in columns]
     # The separator keeps ("ab", "") from ("a", "b"): no text holds it by accident.
-    joined = pc.binary_join_element_wise(*texts, "\x1f")
-    return [text.encode() for text in joined.to_pylist()]
+    joined = pc.binary_join_element_wise(*cells, pa.scalar(b"\x1f"))
+    found: list[bytes] = joined.to_pylist()
+    return found
+
+
+def _as_bytes(column: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    kind = column.type
+    if pa.types.is_fixed_size_binary(kind) or pa.types.is_binary(kind):
+        return pc.cast(column, pa.binary())
+    return pc.cast(pc.cast(column, pa.string()), pa.binary())
 
 
 def _column(table: "pa.Table", name: str) -> Any:

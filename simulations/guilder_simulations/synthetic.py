@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from guilder_shared import tables
 from guilder_shared.errors import DataError
-from guilder_simulations import card_payments
+from guilder_simulations import card_payments, pictures, sentences
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,6 +19,7 @@ FILE_ENDINGS: Mapping[str, tables.FileKind] = {
     ".csv": "csv",
     ".csv.gz": "csv",
     ".parquet": "parquet",
+    ".npz": "npz",
 }
 
 
@@ -26,7 +27,7 @@ def generate(source: str, seed: int) -> "pa.Table":
     """The rows of a simulation's source.
 
     Args:
-        source: A name in `GENERATORS`, or the path of a CSV or Parquet file.
+        source: A name in `GENERATORS`, or the path of a CSV, Parquet or NPZ file.
         seed: Public; the same seed gives the same bytes. Published data and files
             ignore it.
 
@@ -72,4 +73,7 @@ def breast_cancer(seed: int) -> "pa.Table":
 GENERATORS: Mapping[str, Callable[[int], "pa.Table"]] = {
     "breast-cancer": breast_cancer,
     "card-payments": card_payments.generate,
+    "customer-questions": sentences.questions,
+    "lesions": pictures.lesions,
+    "transaction-images": pictures.transactions,
 }

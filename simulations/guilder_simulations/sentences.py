@@ -1,0 +1,96 @@
+"""Made-up texts: what customers ask a bank, by template.
+
+They follow from their seed alone, on every machine alike, and nobody has written them.
+This module deals nothing to sites.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BANKS = ("bank-a", "bank-b", "bank-c", "bank-d")
+NUM_QUESTIONS = 4_000
+
+_OPENINGS = (
+    "hello",
+    "good morning",
+    "hi there",
+    "please help",
+    "sorry to bother you",
+    "quick question",
+    "i have been waiting",
+    "",
+)
+_ENDINGS = (
+    "thank you",
+    "can you check",
+    "what should i do",
+    "as soon as possible",
+    "it worked last week",
+    "i am abroad at the moment",
+    "",
+    "",
+)
+_ASKED = {
+    "lost-card": (
+        "my {card} was stolen yesterday",
+        "i lost my {card} on the {place}",
+        "please block the {card} i cannot find it",
+    ),
+    "transfer": (
+        "the transfer to my {person} has not arrived",
+        "i sent {amount} to my {person} and it is missing",
+        "how long does a transfer of {amount} take",
+    ),
+    "fee": (
+        "why was a fee of {amount} charged on the {card}",
+        "what does it cost to pay on the {place}",
+        "there is a charge of {amount} that i do not understand",
+    ),
+    "pin": (
+        "i forgot the pin of my {card}",
+        "the machine on the {place} says wrong pin",
+        "how do i change my pin",
+    ),
+    "statement": (
+        "please send the statement for my {person}",
+        "where do i download the statement of last month",
+        "the statement shows {amount} twice",
+    ),
+}
+_FILLED = {
+    "card": ("card", "credit card", "debit card", "new card"),
+    "place": ("train", "bus", "market", "airport", "street"),
+    "person": ("brother", "landlord", "daughter", "accountant"),
+    "amount": ("ten euros", "fifty pounds", "200", "1000", "a small amount"),
+}
+
+
+def questions(seed: int) -> "pa.Table":
+    """4,000 questions to four banks and what they are about.
+
+    Args:
+        seed: The same seed gives the same rows.
+
+    Returns:
+        Columns `text`, `intent` (one of five) and `bank`.
+    """
+    import pyarrow as pa
+
+    rng = np.random.Generator(np.random.PCG64(seed))
+
+    def one_of(choices: tuple[str, ...]) -> str:
+        return choices[int(rng.integers(len(choices)))]
+
+    intents = tuple(_ASKED)
+    rows = []
+    for _ in range(NUM_QUESTIONS):
+        intent = one_of(intents)
+        slots = {name: one_of(words) for name, words in _FILLED.items()}
+        asked = one_of(_ASKED[intent]).format_map(slots)
+        text = f"{one_of(_OPENINGS)} {asked} {one_of(_ENDINGS)}".strip()
+        rows.append({"text": text, "intent": intent, "bank": one_of(BANKS)})
+    return pa.Table.from_pylist(rows)
