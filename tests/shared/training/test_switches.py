@@ -105,7 +105,10 @@ def test_removing_a_row_moves_the_sum_of_copies_by_no_more_than_the_clip_norm(
 ) -> None:
     """The row that is removed is the last: its neighbours keep their randomness."""
     study = study_of(
-        model=MLP, augment={"copies": copies, "jitter": 0.5, "mask": 0.3}, local_steps=1
+        model=MLP,
+        privacy={"clip_norm": 0.01},  # every unit is clipped, and so would each copy be
+        augment={"copies": copies, "jitter": 0.5, "mask": 0.3},
+        local_steps=1,
     )
     hostile = rows(40)
     hostile.inputs[39], hostile.targets[39] = 1.0, 0.0
@@ -116,7 +119,7 @@ def test_removing_a_row_moves_the_sum_of_copies_by_no_more_than_the_clip_norm(
     moved = float(np.linalg.norm(steps[0]["sum"] - steps[1]["sum"]))
     assert steps[0]["rows"] - steps[1]["rows"] == copies
     limit = study.privacy.clip_norm * (1 + accounting.SENSITIVITY_SLACK)
-    assert 0.01 < moved <= limit
+    assert 0.9 * limit < moved <= limit
 
 
 @pytest.mark.parametrize("clip_norm", [1e-3, 0.2, 50.0])

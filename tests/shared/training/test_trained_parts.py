@@ -77,11 +77,11 @@ def rows(study: Study, num: int) -> Examples:
     """Made-up rows as the trained module reads them."""
     rng = np.random.default_rng(1)
     wanted = registry.inputs(study)
+    targets: Any = rng.integers(0, 3, num)
     if wanted.tokens is None:
-        inputs = rng.uniform(-1, 1, (num, *wanted.shape)).astype(np.float32)
-    else:
-        inputs = rng.integers(3, wanted.tokens, (num, *wanted.shape))
-    return Examples(inputs, rng.integers(0, 3, num))
+        numbers = rng.uniform(-1, 1, (num, *wanted.shape)).astype(np.float32)
+        return Examples(numbers, targets)
+    return Examples(rng.integers(3, wanted.tokens, (num, *wanted.shape)), targets)
 
 
 def trained(study: Study, examples: Examples) -> dict[str, Any]:
