@@ -27,6 +27,9 @@ from guilder_shared.privacy.bookkeeping.parts import (
     rule_for,
 )
 
+# From here on float32 products, added up in float64, cost less than float64 throughout.
+_MANY_ROWS = 128
+
 
 @rule_for(nn.Linear, NonDynamicallyQuantizableLinear)
 class LinearPart(Part):
@@ -126,7 +129,8 @@ class LinearPart(Part):
     def weighted_sum(self, factors: Tensor, into: Mapping[str, Tensor]) -> None:
         if self.strategy == "instantiate":
             return super().weighted_sum(factors, into)
-        if self.strategy == "row" or self.units.isolated:
+        few = self.strategy == "row" and len(self.grads) < _MANY_ROWS
+        if few or self.units.isolated:
             return self._sum_rows(factors, into)
         scale = self.units.spread(factors).to(self.grads.dtype)
         for start in range(0, len(scale), SUM_UNITS):
