@@ -27,6 +27,7 @@ Numbers = NDArray[np.float64]
 
 ENOUGH = 4096  # numbers of each of two turns: tells a std that is off by 6 %
 MOST_STEPS = 512
+MOST_NUMBERS = 1 << 17  # looked at in one step
 
 # A key among whose first numbers there is one of 6.5 standard deviations, found by
 # trying keys 0, 1, 2 …: chance alone would need 10**10 numbers to show a cut-off tail.
@@ -70,8 +71,19 @@ def _empty_steps(turns: list[list[Seen]], steps: int) -> list[str]:
 
 
 def _released(setting: Setting, seen: list[Seen]) -> Numbers:
-    """Steps' releases in the sum's own units, (steps, numbers)."""
-    return np.stack([s.given for s in seen]) * setting.expected
+    """Steps' releases in the sum's own units, (steps, numbers looked at)."""
+    places = _places(len(seen[0].given))
+    return np.stack([s.given[places] for s in seen]) * setting.expected
+
+
+def _places(numbers: int) -> NDArray[np.int64]:
+    """All numbers of a small model; of a large one its ends and some from all over."""
+    if numbers <= MOST_NUMBERS:
+        return np.arange(numbers)
+    stride = numbers // (MOST_NUMBERS // 2) | 1  # odd: no block of 2**k is favoured
+    end = MOST_NUMBERS // 8
+    ends = [np.arange(end), np.arange(numbers - end, numbers)]
+    return np.unique(np.concatenate([np.arange(0, numbers, stride), *ends]))
 
 
 def _repeats(first: Numbers, second: Numbers) -> list[str]:
