@@ -24,6 +24,7 @@ from guilder_shared.settings.files import (
     load_toml,
 )
 from guilder_shared.settings.mistakes import Contradiction, ContradictionError
+from guilder_shared.training.device import Speed
 
 
 class Site(Frozen):
@@ -108,6 +109,7 @@ class SiteFile(File):
     budget: dict[Name, BudgetLines] = Field(
         min_length=1, max_length=1_000, description="[budget.NAME]: one per people"
     )
+    speed: Speed = Field(default=Speed(), description="how fast, never how private")
 
     @classmethod
     def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:

@@ -17,6 +17,7 @@ from guilder_shared.models import features
 from guilder_shared.privacy.ledger import Budget, Ledger
 from guilder_shared.study import Data, Study
 from guilder_shared.tasks import Examples
+from guilder_shared.training import device
 
 
 class Source(Protocol):
@@ -64,9 +65,11 @@ class Site:
 
         Raises:
             IntegrityError: The ledger was changed. EnrolmentError: a key is missing.
+            DeviceError: GLD-G002 the device that is asked for is not here.
         """
         from guilder_client.data.source import open_source
 
+        device.settle(settings.speed)
         state = settings.site.state_dir
         key = SigningKey.load(settings.keys.signing_key)
         ledger = Ledger.open(

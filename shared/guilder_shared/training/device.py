@@ -1,32 +1,97 @@
-"""Where a turn computes, and on how many threads.
+"""Where a turn computes, in which numbers, and on how many threads.
 
+A process computes in one way, so that the self-test of a study tries what its turns do.
 This module trains nothing. torch is imported when first needed.
+
+Review, mathematics: device and bfloat16 change how gradients are rounded, never how
+they are clipped, summed or noised; a unit's contribution stays its own (`isolation`
+tries it on the device and in the numbers that are used).
+Review, crash order: in memory only.
 """
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
 
 from guilder_shared.errors import DeviceError
+from guilder_shared.settings.files import Frozen
+
+if TYPE_CHECKING:
+    import torch
 
 _lock = threading.Lock()
 _inside = 0
 _threads_before = 1
 
 
+class Speed(Frozen):
+    """How fast a turn computes, never how private."""
+
+    device: Literal["cpu", "cuda"] = Field(
+        default="cpu", description="where turns compute; cuda has not been tried yet"
+    )
+    bfloat16: bool = Field(
+        default=False, description="models compute in bfloat16; clipping stays exact"
+    )
+
+
+_speed = Speed()
+
+
+def settle(speed: Speed) -> None:
+    """Let this process compute in that way from now on.
+
+    Raises:
+        DeviceError: As `choose`.
+    """
+    global _speed  # noqa: PLW0603 - one way for a process, as torch's own settings
+    choose(speed.device)
+    _speed = speed
+
+
+def current() -> Speed:
+    """The way in which this process computes."""
+    return _speed
+
+
+def dtype() -> "torch.dtype | None":
+    """What models compute in, None for their own numbers."""
+    import torch
+
+    return torch.bfloat16 if _speed.bfloat16 else None
+
+
 def choose(name: str = "cpu") -> str:
     """Check that this machine can train on the device that was asked for.
 
+    On CUDA kernels are made to repeat themselves: no TF32, no search for the fastest.
+
     Raises:
-        DeviceError: GLD-G001, the device is unknown or not built in yet.
+        DeviceError: GLD-G001 the device is unknown, GLD-G002 it is not here.
     """
-    if name != "cpu":
+    if name not in {"cpu", "cuda"}:
         raise DeviceError(
             "GLD-G001",
             f"device {name!r} cannot train here.",
-            why="This version trains on the processor only.",
-            fix='Write device = "cpu" in site.toml.',
+            why="This version trains on processors and on CUDA.",
+            fix='Write device = "cpu" under [speed] in site.toml.',
         )
+    if name == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise DeviceError(
+                "GLD-G002",
+                "device 'cuda' is not here, or its driver is not.",
+                fix='Write device = "cpu" under [speed] in site.toml.',
+            )
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
     return name
 
 

@@ -78,7 +78,7 @@ def fit(
     own_mean = public_size if study.privacy.unit == "site" else 1
     accounting.check_plan(study, plan)  # no noise only where none was promised
     with device.one_thread():
-        module = registry.load(weights, study)
+        module = registry.load(weights, study).to(device.current().device)
         divisor = study.training.sample_rate * public_size
         step = make_private_step(
             module,
@@ -90,6 +90,7 @@ def fit(
             keys=keys,
             isolated=True,  # the weights are the server's
             moving=_moving(study, plan, divisor, own_mean),
+            autocast=device.dtype(),
         )
         with closing(step):  # the thread of its noise ends with the turn
             _steps(step, study, examples, keys)
@@ -140,6 +141,6 @@ def _moving(
 def _difference(model: torch.nn.Module, weights: Weights) -> Weights:
     state: dict[str, Tensor] = model.state_dict()
     return {
-        name: np.subtract(state[name].numpy(), array, dtype=np.float32)
+        name: np.subtract(state[name].cpu().numpy(), array, dtype=np.float32)
         for name, array in weights.items()
     }

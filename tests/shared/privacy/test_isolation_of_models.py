@@ -119,7 +119,9 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Tensor]]] = {
 }
 
 
-def step_of(model: nn.Module, *, isolated: bool = True) -> PrivateStep:
+def step_of(
+    model: nn.Module, *, isolated: bool = True, autocast: torch.dtype | None = None
+) -> PrivateStep:
     return make_private_step(
         model,
         losses,
@@ -129,6 +131,7 @@ def step_of(model: nn.Module, *, isolated: bool = True) -> PrivateStep:
         divisor=40.0,
         isolated=isolated,
         tune=False,
+        autocast=autocast,
     )
 
 
@@ -185,6 +188,33 @@ def test_no_weights_make_one_person_move_another_persons_gradient(name: str) -> 
 
     assert max(moves) <= CLIP_NORM * (1 + 1e-9)
     assert max(moves) > 0.9 * CLIP_NORM
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_in_bfloat16_one_record_moves_no_more_either(name: str) -> None:
+    torch.manual_seed(3)
+    model, make = MODELS[name]
+    inputs, targets = batch(make, 40)
+    step = step_of(model(), autocast=torch.bfloat16)
+
+    moves = moves_of(step, inputs, targets, torch.arange(40))
+
+    assert max(moves) <= CLIP_NORM * (1 + 1e-9)
+    assert max(moves) > 0.9 * CLIP_NORM
+
+
+def test_in_bfloat16_a_sum_is_about_that_of_float32() -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(288, 1)
+    )
+    inputs, targets = batch(numbers(3, 8, 8), 40)
+
+    half = step_of(model, autocast=torch.bfloat16).clipped_sum(inputs, targets)
+
+    whole = step_of(model).clipped_sum(inputs, targets)
+    off = float((half - whole).norm() / whole.norm())
+    assert 1e-6 < off < 2e-2  # it did compute in other numbers, and nearly the same
 
 
 def test_without_isolation_the_same_weights_do_break_the_promise() -> None:

@@ -1,22 +1,54 @@
 """Where a turn computes."""
 
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from guilder_shared.errors import DeviceError
+from guilder_shared.messages import Plan
+from guilder_shared.models import registry
+from guilder_shared.privacy.accounting import SENSITIVITY_SLACK
+from guilder_shared.privacy.sampling import TurnKeys
+from guilder_shared.study import Study
+from guilder_shared.tasks import Examples
 from guilder_shared.training import device
+from guilder_shared.training.fit import fit
 
 
 def test_the_processor_is_there() -> None:
     assert device.choose() == "cpu"
 
 
-@pytest.mark.parametrize("name", ["cuda", "gpu", ""])
+@pytest.mark.parametrize("name", ["gpu", "cuda:9", ""])
 def test_a_device_that_cannot_train_is_refused(name: str) -> None:
     with pytest.raises(DeviceError) as caught:
         device.choose(name)
 
     assert caught.value.error_id == "GLD-G001"
+
+
+def test_a_card_that_is_not_here_is_said_before_any_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    with pytest.raises(DeviceError) as caught:
+        device.settle(device.Speed(device="cuda"))
+
+    assert caught.value.error_id == "GLD-G002"
+    assert device.current() == device.Speed()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_card_kernels_repeat_themselves() -> None:
+    assert device.choose("cuda") == "cuda"
+
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.benchmark
 
 
 def test_threads_are_given_back_after_the_last_turn_leaves() -> None:
@@ -42,3 +74,32 @@ def test_threads_are_given_back_after_a_failure() -> None:
         fail()
 
     assert torch.get_num_threads() == before
+
+
+def test_a_turn_in_bfloat16_is_nearly_one_in_float32(
+    study_of: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(
+        model={"name": "mlp", "hidden": [16]}, privacy={"mechanism": "none"}
+    )
+    rng = np.random.default_rng(1)
+    inputs = rng.uniform(-1, 1, (80, 3)).astype(np.float32)
+    rows = Examples(inputs, (inputs[:, 0] > 0.2).astype(np.float32))
+
+    def turn() -> NDArray[np.float32]:
+        update = fit(
+            registry.initial(study),
+            study,
+            Plan(None, study.training.rounds + 2, SENSITIVITY_SLACK),
+            rows,
+            public_size=80,
+            keys=TurnKeys.seeded(4, site="site-1", round_no=1),
+        )
+        return np.concatenate([update[name].reshape(-1) for name in sorted(update)])
+
+    whole = turn()
+    monkeypatch.setattr(device, "_speed", device.Speed(bfloat16=True))
+    half = turn()
+
+    assert half.dtype == np.float32
+    assert 0 < np.linalg.norm(half - whole) < 2e-2 * np.linalg.norm(whole)
