@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from guilder_shared import tasks
 from guilder_shared.errors import StudyError
 from guilder_shared.messages import Weights
-from guilder_shared.models import families, pretrained, starting, tabular
+from guilder_shared.models import families, pretrained, starting, tabular, tokens
 from guilder_shared.models.families import Inputs
-from guilder_shared.study import CategoryColumn, Data, Study, TableData
+from guilder_shared.study import CategoryColumn, Data, Study, TableData, TextData
 from guilder_shared.study.fitting import LARGEST_MODEL
 
 if TYPE_CHECKING:
@@ -108,9 +108,12 @@ def ready(study: Study) -> None:
     """Check that what the study takes as given is on this machine.
 
     Raises:
-        StudyError: As `build`; GLD-C100 or GLD-C101 its public weights are not here.
+        StudyError: As `build`; GLD-C100 or GLD-C101 its public weights are not here,
+            GLD-C105 nor is its tokenizer.
     """
     _check_model(study)
+    if isinstance(study.data, TextData):
+        tokens.ready(study.data)
     if study.model.pretrained:
         pretrained.file("model.safetensors", study.model.pretrained)
 

@@ -28,6 +28,15 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 _LONGEST_TOKEN = 32
 
 
+def ready(data: TextData) -> None:
+    """Check that this machine can cut texts as the study says, before any is read.
+
+    Raises:
+        StudyError: GLD-C100, GLD-C101 or GLD-C105: the tokenizer is not here.
+    """
+    _splitter(data)
+
+
 def encode(texts: Iterable[str], data: TextData) -> NDArray[np.int64]:
     """Tokens of every text, cut or filled up with zeros to `max_tokens`.
 
@@ -53,7 +62,7 @@ def encode(texts: Iterable[str], data: TextData) -> NDArray[np.int64]:
 def _splitter(data: TextData) -> Callable[[str], list[int]]:
     if data.words == "hashed":
         return functools.partial(_hashed, num_tokens=data.vocabulary or _RESERVED + 1)
-    return functools.partial(_pieces, most=data.max_tokens)
+    return functools.partial(_pieces, tokenizer=_tokenizer(), most=data.max_tokens)
 
 
 def _hashed(text: str, num_tokens: int) -> list[int]:
@@ -62,9 +71,9 @@ def _hashed(text: str, num_tokens: int) -> list[int]:
     return [FIRST] + [_RESERVED + zlib.crc32(w.encode()) % room for w in words]
 
 
-def _pieces(text: str, most: int) -> list[int]:
+def _pieces(text: str, tokenizer: "Tokenizer", most: int) -> list[int]:
     """Word pieces between [CLS] and [SEP]; where a text is cut, [SEP] stays."""
-    ids: list[int] = _tokenizer().encode(text).ids
+    ids: list[int] = tokenizer.encode(text).ids
     return ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]
 
 

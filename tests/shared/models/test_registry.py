@@ -161,6 +161,9 @@ def test_starting_a_model_does_not_load_torch() -> None:
     script = (
         "import sys; from guilder_shared.models import registry, tabular; "
         "tabular.initial((4, 8, 1), seed=1, prior=0.1); "
+        "from guilder_shared.models import starting, text, unet, vision; "
+        "starting.draw(vision.resnet18_starts(3) | unet.starts(1, 8), seed=1); "
+        "starting.draw(text.starts(text.small(9, 9, 8)), seed=1); "
         "assert 'torch' not in sys.modules and 'pyarrow' not in sys.modules"
     )
 
