@@ -79,6 +79,7 @@ class PrivateStep:
         self._height: int | None = None
         self._total: Tensor | None = None
         self._release = Release(engine.params)
+        self._ordered: Order | None = None
 
     def __call__(
         self, inputs: Inputs, targets: Any, units: Tensor | None = None
@@ -260,9 +261,14 @@ class PrivateStep:
     def _order(self) -> Order | None:
         """Which noise this step has; None for none."""
         std = self.noise_multiplier * self.engine.clip_norm
-        key = self.keys.key("noise", self.steps_taken)
-        num = self.engine.num_numbers
-        return Order(self.steps_taken, num, std, key) if std > 0 else None
+        if std <= 0:
+            return None
+        known = self._ordered
+        if known is None or (known.step, known.std) != (self.steps_taken, std):
+            key = self.keys.key("noise", self.steps_taken)
+            known = Order(self.steps_taken, self.engine.num_numbers, std, key)
+            self._ordered = known
+        return known
 
 
 def make_private_step(

@@ -34,7 +34,9 @@ def test_the_sum_of_many_rows_is_that_of_each_in_float64(rows: int) -> None:
     wide.load_state_dict(model.state_dict())
     expected = torch.zeros_like(found)
     for x, y in zip(inputs.double(), targets.double(), strict=True):
-        grads = torch.autograd.grad((wide(x) - y).square().sum(), wide.parameters())
+        grads = torch.autograd.grad(
+            (wide(x) - y).square().sum(), list(wide.parameters())
+        )
         flat = torch.cat([g.flatten() for g in grads])
         expected += flat * min(1.0, CLIP_NORM * (1 - 2**-10) / float(flat.norm()))
     assert float((found - expected).norm() / expected.norm()) < 1e-5
