@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 Numbers = NDArray[np.float64]
 
 UNITS = 8
-FEWEST_UNITS = 2  # removed even where a pass takes seconds
 ROWS_OF_A_PERSON = 3
 LOOSE = 1e-6  # of C: sums are float64 over float32 numbers
 
@@ -40,8 +39,8 @@ def check(setting: Setting, weights: Weights, *, until: float) -> list[str]:
     Args:
         setting: The real study.
         weights: To start from.
-        until: On the monotonic clock: when to stop removing further units. Two are
-            removed at all weights whatever the time.
+        until: On the monotonic clock: when to stop removing further units. One is
+            removed at all weights, however long a pass takes.
     """
     whole = setting.with_everybody_drawn().with_schedule(augment=None)
     batch = _Batch(whole)
@@ -57,7 +56,8 @@ def check(setting: Setting, weights: Weights, *, until: float) -> list[str]:
             if smallest and max(norms) < 0.9 * whole.clip_norm:
                 tight = whole.with_clip_norm(_tight(whole, smallest))
                 found += batch.removed(tight, some, "a tight clip norm", until=until)[0]
-    return found + batch.not_finite(whole, weights) + batch.exploding(whole, weights)
+    found += batch.not_finite(whole, weights, until=until)
+    return found + batch.exploding(whole, weights)
 
 
 class _Batch:
@@ -117,7 +117,7 @@ class _Batch:
         every = _sum(setting, self.whole, weights)
         norms: list[float] = []
         for unit in range(self.units):
-            if unit >= FEWEST_UNITS and time.monotonic() > until:
+            if unit and time.monotonic() > until:
                 break
             moved = every - _sum(setting, self.without(unit), weights)
             own = _sum(setting, self.alone(unit), weights)
@@ -132,13 +132,17 @@ class _Batch:
                 return [f"at {where} what one unit adds hangs on the others"], norms
         return [], norms
 
-    def not_finite(self, setting: Setting, weights: Weights) -> list[str]:
+    def not_finite(
+        self, setting: Setting, weights: Weights, *, until: float
+    ) -> list[str]:
         """Rows with NaN or infinity count exactly zero."""
         inputs: Any = self.whole.inputs
         if not np.issubdtype(inputs.dtype, np.floating) or self.is_site:
             return []
         clean = _sum(setting, self.without(0), weights)
         for bad in (np.nan, np.inf):
+            if bad == np.inf and time.monotonic() > until:
+                break
             spoilt = inputs.copy()
             spoilt[: self.rows_each] = bad
             total = _sum(setting, replace(self.whole, inputs=spoilt), weights)

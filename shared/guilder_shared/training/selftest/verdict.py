@@ -35,7 +35,7 @@ from guilder_shared.training.selftest import (
 )
 from guilder_shared.training.selftest.trial import MakeKeys, Setting
 
-MOST_SECONDS = 2.0  # for removing units, beyond the first two
+MOST_SECONDS = 2.0  # for removing units, beyond the first
 CHECKS = ("model", "noise", "divisor", "draws", "removal of a unit")
 
 _passed: dict[tuple[object, ...], "Passed"] = {}
