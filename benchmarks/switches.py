@@ -42,8 +42,10 @@ SWITCHES: dict[str, dict[str, tuple[str, ...]]] = {
         "average": ("training.average=0.7",),
         "copies": ("training.augment={copies=4, mask=0.1}",),
         "moving": ("training.adaptive_clip={}",),
-        "wrong": ("privacy.clip_norm=4",),
-        "wrong+moving": ("privacy.clip_norm=4", "training.adaptive_clip={}"),
+        "high": ("privacy.clip_norm=4",),
+        "high+moving": ("privacy.clip_norm=4", "training.adaptive_clip={}"),
+        "low": ("privacy.clip_norm=0.01",),
+        "low+moving": ("privacy.clip_norm=0.01", "training.adaptive_clip={}"),
     },
     "breast-cancer": {
         "plain": (),
@@ -108,7 +110,7 @@ def figures(study: str, found: dict[str, list[float]]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for switch, values in found.items():
         told[f"{study}_{switch}"] = round(statistics.mean(values), 5)
-        if switch == "plain":
+        if switch == "plain" or "plain" not in found:
             continue
         gains = [a - b for a, b in zip(values, found["plain"], strict=True)]
         told[f"{study}_{switch}_gain"] = round(statistics.mean(gains), 5)

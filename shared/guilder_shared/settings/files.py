@@ -74,7 +74,9 @@ class Frozen(BaseModel):
 class TableFile(Frozen):
     """A table on disk, and how its columns are called there."""
 
-    kind: Literal["csv", "parquet", "npz"] = Field(description="how the file is written")
+    kind: Literal["csv", "parquet", "npz"] = Field(
+        description="how the file is written"
+    )
     path: FilePath = Field(description="the file; relative to this file's folder")
     map: dict[Text, Text] = Field(
         default_factory=dict,
