@@ -131,7 +131,7 @@ def opacus(task: Task, model: nn.Module, noise: float, keys: TurnKeys) -> Step:
 
 def plain(task: Task, model: nn.Module, _noise: float, _keys: TurnKeys) -> Step:
     """A step without privacy, by Adam."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(model.parameters(), lr=task.plain_rate)
 
     def step(inputs: Tensor, targets: Tensor) -> None:
         optimizer.zero_grad()

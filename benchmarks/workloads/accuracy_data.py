@@ -38,6 +38,7 @@ class Task:
         metric: "auc" or "accuracy".
         rate: Poisson rate; public size is the number of rows, for this comparison.
         seeds: How many runs of each engine at each epsilon.
+        plain_rate: Adam's learning rate where there is no privacy.
     """
 
     rows: tuple[Tensor, Tensor, Tensor, Tensor]
@@ -49,6 +50,7 @@ class Task:
     clip_norm: float
     seeds: int
     delta: float = DELTA
+    plain_rate: float = 0.02
 
 
 def _folder(name: str) -> Path:
@@ -130,7 +132,7 @@ def _german_credit() -> Task:
         steps=150,
         learning_rate=2.0,
         clip_norm=0.5,
-        seeds=30,
+        seeds=60,
     )
 
 
@@ -164,7 +166,8 @@ def _pneumonia() -> Task:
         steps=250,
         learning_rate=1.0,
         clip_norm=0.5,
-        seeds=5,
+        seeds=10,
+        plain_rate=1e-3,
     )
 
 
