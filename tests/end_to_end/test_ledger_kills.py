@@ -12,8 +12,8 @@ import pytest
 
 from guilder_shared.errors import BudgetSpent
 from guilder_shared.identity import SigningKey
-from guilder_shared.privacy.book import NUM_REPEATS
 from guilder_shared.privacy.ledger import Budget, Grant, Ledger
+from guilder_shared.privacy.ledger.book import NUM_REPEATS
 
 CHILD = Path(__file__).with_name("ledger_child.py")
 BUDGET = Budget("patients", 3.0, 1e-5, ("scans",))

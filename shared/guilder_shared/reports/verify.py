@@ -18,8 +18,8 @@ from guilder_shared.errors import GuilderError, IntegrityError
 from guilder_shared.identity import verify as verify_signature
 from guilder_shared.messages import Plan, sha256
 from guilder_shared.privacy import accounting
-from guilder_shared.privacy.book import Book, Grant
-from guilder_shared.privacy.filters import MOST_RENYI, ORDERS
+from guilder_shared.privacy.ledger.book import Book, Grant
+from guilder_shared.privacy.ledger.filters import MOST_RENYI, ORDERS
 from guilder_shared.reports import words
 from guilder_shared.reports.build import SCHEMA, Report, compose, signed_bytes
 from guilder_shared.study import Study

@@ -5,7 +5,7 @@ Computed from a grant's public facts; knows no numbers but those it is given.
 
 from typing import Any
 
-from guilder_shared.privacy.book import Grant
+from guilder_shared.privacy.ledger.book import Grant
 
 SIMULATED = (
     "SIMULATED: NO GUARANTEE. The noise came from a known seed on the machine that "

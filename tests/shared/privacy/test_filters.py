@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from guilder_shared.privacy.filters import (
+from guilder_shared.privacy.ledger.filters import (
     ARITHMETIC,
     GRAIN,
     NOTHING,

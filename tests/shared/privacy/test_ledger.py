@@ -9,8 +9,8 @@ import pytest
 from guilder_shared.errors import BudgetSpent, IntegrityError
 from guilder_shared.identity import SigningKey
 from guilder_shared.journal import Journal
-from guilder_shared.privacy.book import NUM_REPEATS
 from guilder_shared.privacy.ledger import Budget, Grant, Ledger
+from guilder_shared.privacy.ledger.book import NUM_REPEATS
 
 # Loud enough that no Rényi filter of these budgets has room: the pure sum decides.
 EVENT = {"event": "gaussian", "noise_multiplier": 0.5}

@@ -19,8 +19,8 @@ from hypothesis.stateful import (
 
 from guilder_shared.errors import BudgetSpent, IntegrityError
 from guilder_shared.identity import SigningKey
-from guilder_shared.privacy.book import NUM_REPEATS
 from guilder_shared.privacy.ledger import Budget, Ledger
+from guilder_shared.privacy.ledger.book import NUM_REPEATS
 
 KEY = SigningKey.generate()
 LOUD = {"event": "gaussian", "noise_multiplier": 0.5}  # the pure sum alone decides

@@ -6,8 +6,7 @@ import pytest
 
 from guilder_shared.errors import BudgetSpent
 from guilder_shared.identity import SigningKey
-from guilder_shared.privacy import refusals
-from guilder_shared.privacy.ledger import Budget, Ledger
+from guilder_shared.privacy.ledger import Budget, Ledger, refusals
 
 
 def test_a_server_that_insists_does_not_fill_the_ledger(

@@ -11,7 +11,7 @@ from scipy.stats import norm  # type: ignore[import-untyped]  # no stubs
 from guilder_shared.models import registry
 from guilder_shared.privacy import accounting, noise
 from guilder_shared.privacy.events import merge
-from guilder_shared.privacy.filters import ORDERS, Filters
+from guilder_shared.privacy.ledger.filters import ORDERS, Filters
 from guilder_shared.privacy.sampling import TurnKeys, poisson
 from guilder_shared.study import Study
 from guilder_shared.tasks import Examples

@@ -27,8 +27,8 @@ from typing import Self
 from guilder_shared.chain import Entry
 from guilder_shared.identity import SigningKey
 from guilder_shared.journal import Journal
-from guilder_shared.privacy import refusals
-from guilder_shared.privacy.book import (
+from guilder_shared.privacy.ledger import refusals
+from guilder_shared.privacy.ledger.book import (
     FORMAT,
     NUM_REPEATS,
     Body,
@@ -42,8 +42,8 @@ from guilder_shared.privacy.book import (
     read_budget,
     read_grant,
 )
-from guilder_shared.privacy.filters import MOST_RENYI, ORDERS, Cost
-from guilder_shared.privacy.totals import Totals, totals
+from guilder_shared.privacy.ledger.filters import MOST_RENYI, ORDERS, Cost
+from guilder_shared.privacy.ledger.totals import Totals, totals
 
 __all__ = ["Budget", "Grant", "Ledger", "Refusal", "Spend", "Totals", "Turn"]
 

@@ -1,9 +1,9 @@
 """The ledger's refusals, in words: what, why, and what to do next.
 
-Most functions make one error and raise nothing: `ledger.py` decides. No message
+Most functions make one error and raise nothing: `writer.py` decides. No message
 holds anything computed from rows.
 
-The mathematics and the crash order are `ledger.py`'s: a refusal of a study is
+The mathematics and the crash order are `writer.py`'s: a refusal of a study is
 written as an entry before it is answered, a refusal of a turn changes nothing.
 """
 
@@ -14,8 +14,8 @@ from typing import TypeVar
 import rfc8785
 
 from guilder_shared.errors import BudgetSpent, IntegrityError
-from guilder_shared.privacy.book import CANNOT_BE, Body, Grant, Turn
-from guilder_shared.privacy.totals import Totals
+from guilder_shared.privacy.ledger.book import CANNOT_BE, Body, Grant, Turn
+from guilder_shared.privacy.ledger.totals import Totals
 
 T = TypeVar("T")
 MOST = 10_000  # entries for people to read; who insists fills no disk

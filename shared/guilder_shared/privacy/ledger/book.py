@@ -16,7 +16,7 @@ from typing import Any, Literal
 from guilder_shared.chain import Entry
 from guilder_shared.errors import IntegrityError, PlanError
 from guilder_shared.privacy import events
-from guilder_shared.privacy.filters import NOTHING, ORDERS, Cost, Filters
+from guilder_shared.privacy.ledger.filters import NOTHING, ORDERS, Cost, Filters
 
 Body = dict[str, Any]
 FORMAT = 1  # of the entries' bodies, as docs/ledger.md describes them

@@ -21,7 +21,7 @@ together need more. Sources: Feldman and Zrnic
 2021 (Rényi filters); Haney et al. 2023 (concurrent adaptive composition); Canonne,
 Kamath and Steinke 2020, proposition 12 (the conversion).
 
-Crash order: nothing here is durable; `ledger.py` writes before it answers.
+Crash order: nothing here is durable; `writer.py` writes before it answers.
 """
 
 import math

@@ -9,8 +9,8 @@ use of the Rényi filters stand beside them. Crash order: reads only.
 from dataclasses import dataclass
 from decimal import Decimal
 
-from guilder_shared.privacy.book import Book, Budget
-from guilder_shared.privacy.filters import Cost
+from guilder_shared.privacy.ledger.book import Book, Budget
+from guilder_shared.privacy.ledger.filters import Cost
 
 
 @dataclass(frozen=True)
