@@ -7,7 +7,8 @@ checked here and nothing is trained.
 import torch
 from torch import nn
 
-from guilder_shared.models import families, parts, pretrained, starting, unet
+from guilder_shared.models import families, parts, pretrained, starting
+from guilder_shared.models.segmenter import UNet
 from guilder_shared.study import Study
 
 
@@ -16,7 +17,7 @@ def build(study: Study) -> nn.Module:
     model, row = study.model, families.row(study)
     trained = set(families.trained(study))
     if model.name == "unet":
-        return _filled(unet.build(row.shape[0], model.width or 8), study, trained)
+        return _filled(UNet(row.shape[0], model.width or 8), study, trained)
     features = families.num_features(study)
     if model.train == "head":
         return parts.HeadAlone(features, row.classes)

@@ -88,7 +88,9 @@ def rank(study: Study) -> int:
 def body(study: Study) -> "nn.Module":
     """The body as a torch module, its numbers torch's own."""
     if isinstance(study.data, TextData):
-        return text.build(sizes(study))
+        from guilder_shared.models.encoder import Encoder
+
+        return Encoder(sizes(study))
     channels, high, wide = row(study).shape
     if study.model.name == "cnn":
         return vision.cnn((channels, high, wide), study.model.width or 2)

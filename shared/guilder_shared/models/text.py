@@ -9,12 +9,8 @@ the mean over tokens.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from guilder_shared.models.starting import Starts, dense, flat_table, norm, table
-
-if TYPE_CHECKING:
-    from torch import nn
 
 PADDING = 0  # the token that fills a text up
 
@@ -66,10 +62,3 @@ def starts(sizes: Sizes) -> Starts:
         found |= dense(f"{name}.output.dense", sizes.inner, width)
         found |= norm(f"{name}.output.LayerNorm", width)
     return found
-
-
-def build(sizes: Sizes) -> "nn.Module":
-    """The torch module: tokens (rows, places) to vectors (rows, width)."""
-    from guilder_shared.models.encoder import Encoder
-
-    return Encoder(sizes)

@@ -8,12 +8,7 @@ Source: Ronneberger et al. 2015, with GroupNorm (Wu and He 2018) because BatchNo
 rows, and nearest upsampling in place of transposed convolutions.
 """
 
-from typing import TYPE_CHECKING
-
 from guilder_shared.models.starting import Starts, conv, norm
-
-if TYPE_CHECKING:
-    from torch import nn
 
 GROUPS = 8
 
@@ -43,10 +38,3 @@ def starts(channels: int, width: int) -> Starts:
             found |= conv(f"{name}.{place}", fan, after, 3, bias=False)
             found |= norm(f"{name}.{place + 1}", after)
     return found | conv("head", width, 1, 1)
-
-
-def build(channels: int, width: int) -> "nn.Module":
-    """The torch module: (rows, channels, h, w) to (rows, 1, h, w)."""
-    from guilder_shared.models.segmenter import UNet
-
-    return UNet(channels, width)
