@@ -5,8 +5,10 @@ read no row. A refusal names the rule and its line in site.toml.
 """
 
 import logging
+from collections.abc import Container
 from dataclasses import asdict
 
+from guilder_client import terms
 from guilder_client.settings import SiteFile
 from guilder_client.site import Site
 from guilder_shared import tasks
@@ -31,8 +33,11 @@ def consider(site: Site, offer: Offer) -> Answer:
     Asking twice for the same run and study gives the same grant. No row is read.
     """
     try:
+        site.hear_officer()
         study = Study.from_canonical(offer.study)
-        permit(site.settings, study)
+        permit(site.settings, study, approved=_approved(site))
+        if site.inbox is not None:
+            terms.demand_signed(site.settings, site.ledger)
         site.source(study.data.dataset).check(study.site_contract)
         public_size = site.public_size(study)
         accounting.confirm(study, offer.plan)
@@ -68,8 +73,14 @@ def _self_test(site: Site, study: Study, plan: Plan, public_size: int) -> None:
         log.info("study %s: self-test passed", study.study.name)
 
 
-def permit(settings: SiteFile, study: Study) -> None:
-    """Raise PolicyRefused unless site.toml's policy allows `study`."""
+def permit(settings: SiteFile, study: Study, *, approved: Container[str] = ()) -> None:
+    """Raise PolicyRefused unless site.toml's policy allows `study`.
+
+    Args:
+        settings: Of this site.
+        study: The study asked for.
+        approved: Digests that the officer has approved one by one.
+    """
     policy, name = settings.policy, settings.site.name
     where = "[policy] in site.toml"
     tasks.recipe(study.study.recipe)  # StudyError if it is not installed here
@@ -104,12 +115,26 @@ def permit(settings: SiteFile, study: Study) -> None:
             fix="raise aggregation.min_sites",
         )
     _demand_the_budgets_unit(settings, study)
-    if policy.accept == "ask" and study.digest() not in policy.accepted:
+    accepted = study.digest() in policy.accepted or study.digest() in approved
+    if policy.accept == "ask" and not accepted:
         raise PolicyRefused(
             "GLD-S006",
-            f"site {name!r} accepts listed studies only; this one is {study.digest()}",
-            fix=f"add the digest to accepted under {where}",
+            f"site {name!r} accepts approved or listed studies only; this one is "
+            f"{study.digest()}",
+            fix=f"have the officer approve it, or add it to accepted under {where}",
         )
+
+
+def _approved(site: Site) -> set[str]:
+    """Digests that approvals in force are about."""
+    orders = [admitted.order for admitted in site.ledger.permissions()]
+    return {str(o.content["study_digest"]) for o in orders if o.say == "approve"}
+
+
+def _approved_once(site: Site, grant: Grant) -> set[str]:
+    """The grant's digest if an approval made it, which may have expired since."""
+    order = site.ledger.order(grant.approval)
+    return {grant.study_digest} if order and order.say == "approve" else set()
 
 
 def _demand_the_budgets_unit(settings: SiteFile, study: Study) -> None:
@@ -133,6 +158,7 @@ def check(site: Site, request: TurnRequest) -> tuple[Grant, Study, Plan]:
         PolicyRefused: No such grant here, it is closed, or it is for another study
             or run. Nothing was charged.
     """
+    site.hear_officer()
     grant = site.ledger.find(request.grant_id)
     if grant is None or grant.closed:
         raise PolicyRefused(
@@ -145,7 +171,7 @@ def check(site: Site, request: TurnRequest) -> tuple[Grant, Study, Plan]:
     study = Study.from_canonical(str(grant.meta["study"]).encode())
     if study.digest() != grant.study_digest:
         raise IntegrityError("GLD-I031", "the stored study is not the accepted one")
-    permit(site.settings, study)
+    permit(site.settings, study, approved=_approved_once(site, grant))
     return grant, study, Plan(**grant.meta["plan"])
 
 
@@ -157,6 +183,9 @@ def _reserve(site: Site, study: Study, offer: Offer) -> Grant:
         study_digest=study.digest(),
         study_name=study.study.name,
         dataset=study.data.dataset,
+        recipe=study.study.recipe,
+        unit=study.privacy.unit,
+        cohort=study.aggregation.min_sites,
         study_epsilon=study.privacy.epsilon,
         study_delta=study.privacy.delta,
         turn_event=accounting.turn_event(study, plan),
@@ -164,7 +193,6 @@ def _reserve(site: Site, study: Study, offer: Offer) -> Grant:
         meta={
             "study": offer.study.decode(),
             "plan": asdict(plan),
-            "unit": study.privacy.unit,
             "mechanism": study.privacy.mechanism,
             "simulated": site.seed is not None,
         },

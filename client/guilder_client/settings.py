@@ -1,7 +1,8 @@
 """The site file: where the server is, what the data is, what the site allows.
 
-Written by the site engineer, budgets by the data-protection officer. It opens no
-file but itself; no field has a value computed from rows.
+Written by the site engineer; budgets and public sizes in it count only as far as the
+data-protection officer's orders say the same (`terms.py`). It opens no file but
+itself; no field has a value computed from rows.
 """
 
 import os
@@ -42,6 +43,9 @@ class SiteKeys(Frozen):
     certificate: FilePath = Field(description="TLS certificate, PEM")
     authority: FilePath = Field(description="the consortium's authority, PEM")
     signing_key: FilePath = Field(description="signs the ledger and the reports")
+    officer: FilePath = Field(
+        description="public key of the data-protection officer, who signs the orders"
+    )
 
 
 class DataSource(TableFile):
@@ -84,6 +88,13 @@ class Policy(Frozen):
     )
 
 
+class PeriodLines(Frozen):
+    """The part of a budget that studies may take within some days."""
+
+    days: PositiveInt = Field(le=36_500, description="length of a period")
+    epsilon: float = Field(gt=0, le=100, description="released in each period")
+
+
 class BudgetLines(Frozen):
     """What may ever be learnt about one unit of the people behind these datasets."""
 
@@ -94,6 +105,9 @@ class BudgetLines(Frozen):
     )
     unit: Literal["record", "person", "site"] | None = Field(
         default=None, description="only studies that protect this unit; any if left out"
+    )
+    period: PeriodLines | None = Field(
+        default=None, description="{ days, epsilon }: releases the whole bit by bit"
     )
 
 

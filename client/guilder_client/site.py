@@ -4,20 +4,26 @@ Knows no network. Two things differ between a deployed and a simulated site, and
 are fields here: where randomness comes from, and whether replies are held to a clock.
 """
 
+import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
+from guilder_client import terms
+from guilder_client.inbox import Inbox
 from guilder_client.sealed import SealedTurns
 from guilder_client.settings import SiteFile
-from guilder_shared.errors import PolicyRefused
+from guilder_shared.errors import BudgetSpent, PolicyRefused
 from guilder_shared.identity import SigningKey
 from guilder_shared.models import features
-from guilder_shared.privacy.ledger import Budget, Ledger
+from guilder_shared.officer import read_public_key
+from guilder_shared.privacy.ledger import Ledger
 from guilder_shared.study import Data, Study
 from guilder_shared.tasks import Examples
 from guilder_shared.training import device
+
+log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -47,6 +53,7 @@ class Site:
             randomness comes from the operating system alone.
         paced: Replies wait for the study's reply quantum, and a failed turn for the
             round's deadline; False in a simulation.
+        inbox: Where the officer's orders arrive; None in a simulation.
     """
 
     name: str
@@ -56,6 +63,7 @@ class Site:
     sources: Mapping[str, Source]
     seed: int | None = None
     paced: bool = True
+    inbox: Inbox | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     _rows: dict[str, Examples] = field(default_factory=dict)
 
@@ -65,6 +73,8 @@ class Site:
 
         Raises:
             IntegrityError: The ledger was changed. EnrolmentError: a key is missing.
+            BudgetSpent: The officer has not signed what site.toml says (GLD-B020),
+                or another officer decides here (GLD-B017).
             DeviceError: GLD-G002 the device that is asked for is not here.
         """
         from guilder_client.data.source import open_source
@@ -72,16 +82,36 @@ class Site:
         device.settle(settings.speed)
         state = settings.site.state_dir
         key = SigningKey.load(settings.keys.signing_key)
+        inbox = Inbox(state / "orders")
         ledger = Ledger.open(
-            state / "ledger.db", key, site=settings.site.name, budgets=budgets(settings)
+            state / "ledger.db",
+            key,
+            site=settings.site.name,
+            officer=read_public_key(settings.keys.officer),
+            orders=inbox.new(),
         )
+        try:
+            terms.demand_signed(settings, ledger)
+            sources = {name: open_source(d) for name, d in settings.data.items()}
+        except BaseException:
+            ledger.shut()
+            raise
         return cls(
             name=settings.site.name,
             settings=settings,
             ledger=ledger,
             sealed=SealedTurns(state / "turns"),
-            sources={name: open_source(d) for name, d in settings.data.items()},
+            sources=sources,
+            inbox=inbox,
         )
+
+    def hear_officer(self) -> None:
+        """Admit the orders that arrived since; what is refused is told in the log."""
+        for order in self.inbox.new() if self.inbox else ():
+            try:
+                self.ledger.admit(order)
+            except BudgetSpent as error:
+                log.error("order left out: %s", error)
 
     def source(self, dataset: str) -> Source:
         """The source mapped to `dataset`; PolicyRefused if there is none."""
@@ -126,14 +156,6 @@ class Site:
     def forget(self, grant_id: str) -> None:
         """Drop a closed grant's rows."""
         self._rows.pop(grant_id, None)
-
-
-def budgets(settings: SiteFile) -> list[Budget]:
-    """The budgets of site.toml, as the ledger knows them."""
-    return [
-        Budget(name, lines.epsilon, lines.delta, tuple(lines.datasets))
-        for name, lines in settings.budget.items()
-    ]
 
 
 def read_ledger(settings: SiteFile) -> Ledger:

@@ -36,6 +36,19 @@ class Consortium:
         """The site's site.toml."""
         return self.folder / "sites" / site / "site.toml"
 
+    def sign(self, site: str) -> None:
+        """Let the site's officer sign what its site.toml says now."""
+        from guilder_client import terms
+        from guilder_client.settings import SiteFile
+        from guilder_shared.identity import SigningKey
+        from guilder_shared.officer import STANDING_DAYS, Officer, put
+
+        settings = SiteFile.load(self.site_file(site))
+        key = SigningKey.load(self.folder / "officers" / site / "officer.key")
+        officer = Officer(key, site=site)
+        for order in terms.sign(settings, officer, days=STANDING_DAYS):
+            put(order, settings.site.state_dir / "orders")
+
     def log(self, who: str) -> Path:
         """The log of a process: "server" or a site's name."""
         return self.folder / "logs" / f"{who}.log"
@@ -141,9 +154,17 @@ def found(folder: Path, study: Study, **settings: Any) -> Consortium:
     if study.identity is not None:
         persons = partition.public_persons(dealt, study.identity)
     port, control_port = free_ports(2)
-    data = LocalData(
-        dataset=study.data.dataset, kind="parquet", path="rows.parquet", **settings
-    )
+    data = {
+        name: LocalData(
+            dataset=study.data.dataset,
+            kind="parquet",
+            path="rows.parquet",
+            public_size=sizes[name],
+            public_persons=persons.get(name),
+            **settings,
+        )
+        for name in dealt
+    }
     init_local(
         folder,
         list(dealt),
@@ -156,12 +177,7 @@ def found(folder: Path, study: Study, **settings: Any) -> Consortium:
     pq.write_table(holdout, folder / "server" / "holdout.parquet")
     consortium = Consortium(folder, dealt)
     for name, rows in dealt.items():
-        file = consortium.site_file(name)
-        pq.write_table(rows, file.parent / "rows.parquet")
-        old, new = (f"public_size = {n}" for n in (data.public_size, sizes[name]))
-        if name in persons:
-            new = f"public_persons = {persons[name]}\n{new}"
-        file.write_text(file.read_text("utf-8").replace(old, new), "utf-8")
+        pq.write_table(rows, consortium.site_file(name).parent / "rows.parquet")
     return consortium
 
 

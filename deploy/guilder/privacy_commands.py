@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Read and verify what studies have cost.", no_args_is_help=True)
+from guilder import officer_commands
+
+app = typer.Typer(
+    help="Decide what studies may cost; read and verify what they have cost.",
+    no_args_is_help=True,
+)
+app.command("officer-key")(officer_commands.officer_key)
+app.command("budget")(officer_commands.budget)
+app.command("approve")(officer_commands.approve)
+app.command("revoke")(officer_commands.revoke)
 
 
 @app.command()

@@ -35,14 +35,16 @@ def init(
     """Make keys, certificates and files for one server and its sites, in one step.
 
     Each sites/NAME folder is then moved to its institution, by a safe way: it holds
-    that site's private keys.
+    that site's private keys. Each officers/NAME folder goes to its data-protection
+    officer, not to the engineer: its key signs budgets and approvals.
     """
     from guilder_server.init import init_local
 
     names = [name.strip() for name in local_sites.split(",") if name.strip()]
     init_local(folder, names, host=host, port=port, control_port=control_port)
     typer.echo(
-        f"wrote {folder / 'server'} and {len(names)} folders in {folder / 'sites'}"
+        f"wrote {folder / 'server'} and {len(names)} folders in {folder / 'sites'} "
+        f"and in {folder / 'officers'}"
     )
     typer.echo(f"next: guilder server start --server {folder / HERE}")
 

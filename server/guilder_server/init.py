@@ -4,12 +4,14 @@ For trying, for tests and for a consortium on one machine. The files are meant t
 read and edited by people. Keys are made here only; nothing is sent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from guilder_shared import certificates
 from guilder_shared.errors import StudyError
+from guilder_shared.identity import SigningKey
+from guilder_shared.officer import Officer, make_key, put
 
 SERVER_TOML = """\
 schema = 1
@@ -56,6 +58,7 @@ key = "site.key"
 certificate = "site.pem"
 authority = "ca.pem"
 signing_key = "signing.key"
+officer = "officer.pub"              # whose orders count; see [budget]
 
 [data.{dataset}]                     # what a study calls {dataset} is, here:
 kind = "{kind}"                      # csv | parquet
@@ -67,9 +70,11 @@ public_size = {public_size}          # rows, as all may know it: typed, never co
 recipes = ["tabular-classification"]
 largest_epsilon = {epsilon}          # most that one study may ask
 smallest_cohort = {smallest_cohort}  # fewest sites in a round
-accept = "auto"                      # or "ask": only digests listed in accepted
+accept = "auto"                      # or "ask": a person decides on each study
 allow_unprotected = {unprotected}    # studies without privacy
 
+# A budget and a public size count once the officer has signed them:
+# `guilder privacy budget --sign`.
 [budget.people]                      # over all studies on these people, for ever
 epsilon = {epsilon}
 delta = {delta}
@@ -85,6 +90,7 @@ class LocalData:
     kind: str = "csv"
     path: str = "data.csv"
     public_size: int = 1000
+    public_persons: int | None = None
     epsilon: float = 6.0
     delta: float = 1e-5
     smallest_cohort: int = 2
@@ -98,10 +104,12 @@ def init_local(
     host: str,
     port: int,
     control_port: int,
-    data: LocalData | None = None,
+    data: LocalData | Mapping[str, LocalData] | None = None,
     holdout: str | None = None,
 ) -> None:
-    """Write `folder/server` and `folder/sites/NAME` for every name.
+    """Write `folder/server`, `folder/sites/NAME` and `folder/officers/NAME`.
+
+    Every site has an officer, whose key signs what its site.toml says first.
 
     Args:
         folder: Made if missing; keys that are there already are never overwritten.
@@ -109,7 +117,8 @@ def init_local(
         host: Where sites reach the server.
         port: For sites.
         control_port: For the operator.
-        data: What every site's file says about its data; to be edited by the site.
+        data: What a site's file says about its data, one for all or one per name; to
+            be edited by the site.
         holdout: A Parquet file of public rows, relative to `folder/server`.
 
     Raises:
@@ -119,15 +128,18 @@ def init_local(
     if not names:
         raise StudyError("GLD-C084", "no site is named", fix="--local-sites a,b,c")
     certificates.init_local_sites(folder, names, [host])
-    lines = data or LocalData()
     bind = host if host in ("127.0.0.1", "localhost", "::1") else "0.0.0.0"  # noqa: S104
     text = SERVER_TOML.format(
         host=host, bind=bind, port=port, control_port=control_port
     )
+    data = data or LocalData()
+    of_site = data if isinstance(data, Mapping) else dict.fromkeys(names, data)
     if holdout is not None:
-        text += HOLDOUT_TOML.format(dataset=lines.dataset, kind="parquet", path=holdout)
+        dataset = of_site[names[0]].dataset
+        text += HOLDOUT_TOML.format(dataset=dataset, kind="parquet", path=holdout)
     (folder / "server" / "server.toml").write_text(text, "utf-8")
     for name in names:
+        lines = of_site[name]
         site = SITE_TOML.format(
             name=name,
             host=host,
@@ -141,4 +153,32 @@ def init_local(
             smallest_cohort=lines.smallest_cohort,
             unprotected=str(lines.allow_unprotected).lower(),
         )
+        if lines.public_persons is not None:
+            persons = f"public_persons = {lines.public_persons}"
+            site = site.replace("# public_persons = 100  ", persons)
         (folder / "sites" / name / "site.toml").write_text(site, "utf-8")
+        _sign_orders(folder, name, lines)
+
+
+def _sign_orders(folder: Path, name: str, lines: LocalData) -> None:
+    """Make a site's officer, and let it sign what the site's first file says."""
+    make_key(folder / "officers" / name)
+    public = (folder / "officers" / name / "officer.pub").read_bytes()
+    (folder / "sites" / name / "officer.pub").write_bytes(public)
+    officer = Officer(
+        SigningKey.load(folder / "officers" / name / "officer.key"), site=name
+    )
+    size = (lines.public_size, lines.public_persons)
+    for order in (
+        officer.budget("people", lines.epsilon, lines.delta, [lines.dataset]),
+        officer.public_size(lines.dataset, *size),
+        officer.rule(
+            "site.toml",
+            recipes=["tabular-classification"],
+            largest_epsilon=lines.epsilon,
+            largest_delta=lines.delta / 2,
+            smallest_cohort=lines.smallest_cohort,
+            allow_unprotected=lines.allow_unprotected,
+        ),
+    ):
+        put(order, folder / "sites" / name / "state" / "orders")

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Self
 
 import rfc8785
@@ -105,7 +106,7 @@ class Order:
         """The order's file: canonical JSON, signature included, and one newline."""
         return rfc8785.dumps({**self.content, "signature": self.signature}) + b"\n"
 
-    @property
+    @cached_property
     def order_id(self) -> str:
         """SHA-256 of the canonical JSON of `content`, in hexadecimal digits."""
         return hashlib.sha256(rfc8785.dumps(dict(self.content))).hexdigest()
@@ -166,6 +167,8 @@ def check(content: Any) -> None:
             raise _no_order(f"{name} cannot be what it is")
     if content["say"] == "rule" and content["expires"] is None:
         raise _no_order("a standing rule must expire")
+    if content["expires"] is not None and content["say"] not in ("rule", "approve"):
+        raise _no_order("only a standing rule or an approval expires")
 
 
 def _signed_bytes(content: Mapping[str, Any]) -> bytes:

@@ -7,13 +7,13 @@ seed replaces the operating system's randomness, so its models carry no guarante
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from guilder_client.sealed import SealedTurns
-from guilder_client.settings import SiteFile
+from guilder_client.settings import SiteFile, SiteKeys
 from guilder_client.site import Site
 from guilder_server import rounds
 from guilder_server.runstore import RunStore, plan_facts
@@ -22,8 +22,10 @@ from guilder_shared.claims import claimed
 from guilder_shared.errors import StudyError
 from guilder_shared.identity import SigningKey
 from guilder_shared.messages import Plan, Weights
+from guilder_shared.officer import Officer
+from guilder_shared.orders import Order
 from guilder_shared.privacy import accounting
-from guilder_shared.privacy.ledger import Budget, Ledger
+from guilder_shared.privacy.ledger import Ledger
 from guilder_shared.study import Study
 
 SERVER = "https://simulation.invalid"  # never resolved: a name for the ledger's rows
@@ -208,13 +210,13 @@ def _open_site(study: Study, out: Path, name: str, dealt: _Dealt) -> Site:
     key = _key(folder / "signing.key")
     public_size, persons = dealt.public_sizes[name], dealt.persons(name)
     settings = _settings(study, folder, name, public_size)
-    budget = Budget(
-        "simulation",
-        study.privacy.epsilon,
-        2 * study.privacy.delta,
-        (study.data.dataset,),
+    officer = Officer(_key(folder / "officer.key"), site=name)
+    ledger = Ledger.open(
+        folder / "ledger.db", key, site=name, officer=officer.public_hex
     )
-    ledger = Ledger.open(folder / "ledger.db", key, site=name, budgets=[budget])
+    if not ledger.permissions():  # the approval comes last, also after a crash
+        for order in _orders(study, officer, public_size, persons):
+            ledger.admit(order)
     return Site(
         name=name,
         settings=settings,
@@ -228,6 +230,21 @@ def _open_site(study: Study, out: Path, name: str, dealt: _Dealt) -> Site:
     )
 
 
+def _orders(
+    study: Study, officer: Officer, public_size: int, persons: int | None
+) -> Iterator[Order]:
+    """What a simulated site's officer signs: room for this one study."""
+    privacy, dataset = study.privacy, study.data.dataset
+    yield officer.budget("simulation", privacy.epsilon, 2 * privacy.delta, [dataset])
+    yield officer.public_size(dataset, public_size, persons)
+    yield officer.approve(
+        study.digest(),
+        study.study.name,
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+    )
+
+
 def _key(path: Path) -> SigningKey:
     if not path.exists():
         SigningKey.generate().save(path)
@@ -237,7 +254,7 @@ def _key(path: Path) -> SigningKey:
 def _settings(study: Study, folder: Path, name: str, public_size: int) -> SiteFile:
     """The site.toml that a simulated site would have: it allows this one study."""
     nowhere = str(folder / "none")
-    keys = dict.fromkeys(("key", "certificate", "authority", "signing_key"), nowhere)
+    keys = dict.fromkeys(SiteKeys.model_fields, nowhere)
     dataset = study.data.dataset
     return SiteFile.model_validate(
         {

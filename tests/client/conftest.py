@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from guilder_client import terms
 from guilder_client.settings import SiteFile
 from guilder_client.site import Site
 from guilder_server.init import SITE_TOML
 from guilder_shared.identity import SigningKey
+from guilder_shared.officer import Officer, make_key, put
 
 LINES = {
     "name": "a",
@@ -30,7 +32,7 @@ LINES = {
 def site_at() -> Iterator[Callable[..., Site]]:
     """Open the site of a folder; `edit` and keywords change its site.toml.
 
-    It does not wait: no reply is held to a clock.
+    The officer signs what the file says. It does not wait: no reply is held to a clock.
     """
     opened: list[Site] = []
 
@@ -39,7 +41,12 @@ def site_at() -> Iterator[Callable[..., Site]]:
         (folder / "site.toml").write_text(edit(SITE_TOML.format(**{**LINES, **lines})))
         if not (folder / "signing.key").exists():
             SigningKey.generate().save(folder / "signing.key")
-        site = Site.open(SiteFile.load(folder / "site.toml"))
+            make_key(folder)
+        settings = SiteFile.load(folder / "site.toml")
+        officer = Officer(SigningKey.load(folder / "officer.key"), site="a")
+        for order in terms.sign(settings, officer, days=1):
+            put(order, settings.site.state_dir / "orders")
+        site = Site.open(settings)
         site.paced = False
         opened.append(site)
         return site

@@ -205,7 +205,7 @@ def test_killed_at_the_end_of_a_study_it_can_be_ended_again(
     assert [e.kind for e in site.ledger.entries()].count("close") == 1
 
 
-def test_killed_between_two_budgets_the_rows_have_none_and_then_the_new_one(
+def test_killed_between_two_orders_the_rows_have_a_budget_and_then_both(
     site_at: SiteAt, folder: Path
 ) -> None:
     site = site_at(folder)
@@ -214,19 +214,19 @@ def test_killed_between_two_budgets_the_rows_have_none_and_then_the_new_one(
     site.ledger.shut()
 
     def live() -> None:
-        killed_at_entry("withdraw", written=True)
+        killed_at_entry("order", written=True)
         renamed(site_at, folder)
 
     in_a_process_that_dies(live)
     site = renamed(site_at, folder)
 
-    assert list(site.ledger.totals()) == ["patients"]
+    assert list(site.ledger.totals()) == ["people", "patients"]
     assert site.ledger.totals()["patients"].spent_epsilon == 2
     assert turn.take(site, asked).verdict == Verdict.DONE
 
 
 def renamed(site_at: SiteAt, folder: Path) -> Site:
-    """The site after its officer gave the budget another name."""
+    """The site after its engineer typed, and its officer signed, another name."""
     return site_at(
         folder, lambda text: text.replace("budget.people", "budget.patients")
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from guilder_client import policy
+from guilder_client import policy, terms
 from guilder_client.data.source import open_source
 from guilder_client.sealed import SealedTurns
 from guilder_client.settings import SiteFile
@@ -14,8 +14,9 @@ from guilder_client.site import Site
 from guilder_server.init import SITE_TOML
 from guilder_shared.identity import SigningKey
 from guilder_shared.messages import Offer, Plan, Verdict
+from guilder_shared.officer import Officer
 from guilder_shared.privacy import accounting
-from guilder_shared.privacy.ledger import Budget, Ledger
+from guilder_shared.privacy.ledger import Ledger
 from guilder_shared.study import Study
 
 PARTS: dict[str, Any] = {
@@ -56,6 +57,7 @@ def study_with(**changes: Any) -> Study:
 
 STUDY = study_with()
 PLAN = accounting.solve(STUDY)
+OFFICER = Officer(SigningKey.generate(), site="a")
 OpenSite = Callable[..., Site]
 
 
@@ -85,7 +87,8 @@ def open_site(tmp_path: Path) -> OpenSite:
                 None,
                 SigningKey.generate(),
                 site="a",
-                budgets=[Budget("people", 3.0, 1e-5, ("d",))],
+                officer=OFFICER.public_hex,
+                orders=terms.sign(settings, OFFICER, days=1),
             ),
             sealed=SealedTurns(tmp_path / "turns"),
             sources={"d": open_source(settings.data["d"])},
@@ -150,25 +153,53 @@ def test_a_recipe_that_is_not_listed_is_refused(open_site: OpenSite) -> None:
     assert "GLD-S001" in answer.reason
 
 
-def test_where_a_person_decides_only_listed_digests_are_accepted(
+def asking(text: str) -> str:
+    """A site whose people decide on each study."""
+    return text.replace('accept = "auto"', 'accept = "ask"')
+
+
+def test_where_a_person_decides_a_study_waits_for_the_officers_approval(
     open_site: OpenSite,
 ) -> None:
-    def ask(text: str) -> str:
-        return text.replace('accept = "auto"', 'accept = "ask"')
+    site, offer = open_site(asking), Offer("r", STUDY.canonical(), PLAN)
+    other = OFFICER.approve("0" * 64, "other", epsilon=9, delta=1e-4)
+    approval = OFFICER.approve(STUDY.digest(), "t", epsilon=2.0, delta=1e-6)
 
+    before = policy.consider(site, offer)
+    site.ledger.admit(other)
+    beside = policy.consider(site, offer)
+    site.ledger.admit(approval)
+    after = policy.consider(site, offer)
+
+    assert "GLD-S006" in before.reason
+    assert STUDY.digest() in before.reason
+    assert "GLD-S006" in beside.reason
+    assert after.verdict == Verdict.ACCEPTED
+
+
+def test_a_study_listed_in_the_file_still_needs_the_officer(
+    open_site: OpenSite,
+) -> None:
     def listed(text: str) -> str:
-        return ask(text).replace(
+        return asking(text).replace(
             "allow_unprotected", f'accepted = ["{STUDY.digest()}"]\nallow_unprotected'
         )
 
-    offer = Offer("r", STUDY.canonical(), PLAN)
+    site, offer = open_site(listed), Offer("r", STUDY.canonical(), PLAN)
 
-    refused = policy.consider(open_site(ask), offer)
-    accepted = policy.consider(open_site(listed), offer)
+    before = policy.consider(site, offer)
+    site.ledger.admit(
+        OFFICER.rule(
+            "all",
+            recipes=["tabular-classification"],
+            largest_epsilon=3,
+            largest_delta=1e-5,
+        )
+    )
 
-    assert "GLD-S006" in refused.reason
-    assert STUDY.digest() in refused.reason
-    assert accepted.verdict == Verdict.ACCEPTED
+    assert before.verdict == Verdict.REFUSED_BY_BUDGET
+    assert "GLD-B010" in before.reason
+    assert policy.consider(site, offer).verdict == Verdict.ACCEPTED
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ key = "site.key"
 certificate = "site.pem"
 authority = "/etc/guilder/ca.pem"
 signing_key = "signing.key"
+officer = "officer.pub"
 
 [data.card-payments]
 kind = "csv"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from guilder_client import policy, turn
+from guilder_client import policy, terms, turn
 from guilder_client.data.source import open_source
 from guilder_client.sealed import SealedTurns
 from guilder_client.settings import SiteFile
@@ -29,8 +29,9 @@ from guilder_shared.messages import (
     unpack,
 )
 from guilder_shared.models import registry
+from guilder_shared.officer import Officer, make_key
 from guilder_shared.privacy import accounting
-from guilder_shared.privacy.ledger import Budget, Ledger
+from guilder_shared.privacy.ledger import Ledger
 from guilder_shared.study import Data, Study
 from guilder_shared.tasks import Examples
 
@@ -124,6 +125,9 @@ def open_site(folder: Path) -> Site:
     key_file = folder / "signing.key"
     if not key_file.exists():
         SigningKey.generate().save(key_file)
+    if not (folder / "officer.pub").exists():
+        make_key(folder)
+    officer = Officer(SigningKey.load(folder / "officer.key"), site="a")
     watched = Watched(open_source(settings.data["d"]))
     site = Site(
         name="a",
@@ -132,7 +136,8 @@ def open_site(folder: Path) -> Site:
             folder / "state" / "ledger.db",
             SigningKey.load(key_file),
             site="a",
-            budgets=[Budget("people", 6.0, 1e-5, ("d",))],
+            officer=officer.public_hex,
+            orders=terms.sign(settings, officer, days=1),
         ),
         sealed=SealedTurns(folder / "state" / "turns"),
         sources={"d": watched},

@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 
 from guilder_shared.identity import SigningKey
-from guilder_shared.privacy.ledger import Budget, Ledger
+from guilder_shared.officer import read_public_key
+from guilder_shared.privacy.ledger import Ledger
 
 
 def main(folder: Path) -> None:
@@ -13,7 +14,7 @@ def main(folder: Path) -> None:
         folder / "ledger.db",
         SigningKey.load(folder / "key"),
         site="bank-a",
-        budgets=[Budget("patients", 3.0, 1e-5, ("scans",))],
+        officer=read_public_key(folder / "officer.pub"),
     )
     assert "torch" not in sys.modules
     (grant,) = ledger.grants()

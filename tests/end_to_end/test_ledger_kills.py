@@ -12,17 +12,28 @@ import pytest
 
 from guilder_shared.errors import BudgetSpent
 from guilder_shared.identity import SigningKey
-from guilder_shared.privacy.ledger import Budget, Grant, Ledger
-from guilder_shared.privacy.ledger.book import NUM_REPEATS
+from guilder_shared.officer import Officer
+from guilder_shared.privacy.ledger import Grant, Ledger
+from guilder_shared.privacy.ledger.grants import NUM_REPEATS
 
 CHILD = Path(__file__).with_name("ledger_child.py")
-BUDGET = Budget("patients", 3.0, 1e-5, ("scans",))
+OFFICER = Officer(SigningKey.generate(), site="bank-a")
+ORDERS = [
+    OFFICER.budget("patients", 3.0, 1e-5, ["scans"]),
+    OFFICER.rule("any", recipes=["r"], largest_epsilon=100, largest_delta=0.5),
+]
 LONGEST_LIFE_S = 0.05  # after its first line; about 50 turns
 
 
 def open_ledger(folder: Path) -> Ledger:
     key = SigningKey.load(folder / "key")
-    return Ledger.open(folder / "ledger.db", key, site="bank-a", budgets=[BUDGET])
+    return Ledger.open(
+        folder / "ledger.db",
+        key,
+        site="bank-a",
+        officer=OFFICER.public_hex,
+        orders=ORDERS,
+    )
 
 
 def live_and_die(folder: Path, life_s: float) -> list[tuple[str, int]]:
@@ -55,6 +66,7 @@ def check(grant: Grant, said: Counter[tuple[str, int]]) -> None:
 def kill_often(folder: Path, num_kills: int, seed: int) -> None:
     chance = random.Random(seed)
     SigningKey.generate().save(folder / "key")
+    (folder / "officer.pub").write_text(OFFICER.public_hex)
     with open_ledger(folder) as ledger:
         ledger.reserve(
             run_id="run-1",
@@ -62,6 +74,9 @@ def kill_often(folder: Path, num_kills: int, seed: int) -> None:
             study_digest="d",
             study_name="risk",
             dataset="scans",
+            recipe="r",
+            unit="record",
+            cohort=2,
             study_epsilon=2.0,
             study_delta=1e-6,
             turn_event={"event": "gaussian", "noise_multiplier": 0.5},

@@ -45,7 +45,8 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def order(say: str, **changes: Any) -> Order:
-    given = {"issued": WHEN, "expires": WHEN, **HEADER, **KINDS[say], **changes}
+    expires = WHEN if say in ("rule", "approve") else None
+    given = {"issued": WHEN, "expires": expires, **HEADER, **KINDS[say], **changes}
     return Order.sign(KEY, say, **given)
 
 
@@ -119,6 +120,12 @@ def test_a_signature_that_is_no_signature_was_made_by_nobody() -> None:
 def test_a_standing_rule_must_expire() -> None:
     with pytest.raises(BudgetSpent, match="must expire"):
         order("rule", expires=None)
+
+
+def test_only_a_permission_expires() -> None:
+    assert order("approve", expires=None).expires is None
+    with pytest.raises(BudgetSpent, match="expires"):
+        order("budget", expires=WHEN)
 
 
 def test_a_budget_and_its_withdrawal_are_one_subject() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -203,6 +204,8 @@ def _spend_beyond(finished: Run) -> None:
     with Ledger.read(folder / "ledger.db", key) as ledger:
         (grant,) = ledger.grants()
         budgets = ledger.totals()
+        officer = ledger.officer
     assert set(budgets) == {"simulation"}
-    with Ledger.open(folder / "ledger.db", key, site="site-1", budgets=[]) as writable:
+    named: Any = {"site": "site-1", "officer": officer}
+    with Ledger.open(folder / "ledger.db", key, **named) as writable:
         writable.spend(grant.grant_id, grant.num_turns + 1, "0" * 64)

@@ -13,8 +13,9 @@ import rfc8785
 from guilder_shared.chain import Entry
 from guilder_shared.privacy import accounting
 from guilder_shared.privacy.ledger import Ledger
-from guilder_shared.privacy.ledger.book import Book, Grant, Turn
+from guilder_shared.privacy.ledger.book import Book
 from guilder_shared.privacy.ledger.filters import Cost
+from guilder_shared.privacy.ledger.grants import Grant, Turn
 from guilder_shared.privacy.ledger.totals import totals
 from guilder_shared.reports import words
 

@@ -5,7 +5,7 @@ Computed from a grant's public facts; knows no numbers but those it is given.
 
 from typing import Any
 
-from guilder_shared.privacy.ledger.book import Grant
+from guilder_shared.privacy.ledger.grants import Grant
 
 SIMULATED = (
     "SIMULATED: NO GUARANTEE. The noise came from a known seed on the machine that "
@@ -59,8 +59,8 @@ def adjacency(unit: str) -> str:
 
 
 def unit_of(grant: Grant) -> str:
-    """Whose presence a study hides, as its own text says."""
-    return str(study_of(grant).get("privacy", {}).get("unit", "record"))
+    """Whose presence a study hides, as the site accepted it."""
+    return grant.unit
 
 
 def guarantee(grant: Grant) -> dict[str, Any]:

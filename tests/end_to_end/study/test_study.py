@@ -53,6 +53,7 @@ def test_an_exhausted_budget_stops_the_run_with_the_sites_name_and_exit_code_4(
     hospitals = found()
     poor = hospitals.site_file("site-2")
     poor.write_text(poor.read_text().replace("epsilon = 6.0", "epsilon = 3.5"))
+    hospitals.sign("site-2")
     hospitals.start_all()
     assert hospitals.outcome(hospitals.run())["kind"] == "run-finished"
 

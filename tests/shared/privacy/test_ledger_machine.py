@@ -8,19 +8,25 @@ from pathlib import Path
 
 from guilder_shared.errors import BudgetSpent
 from guilder_shared.identity import SigningKey
-from guilder_shared.privacy.ledger import Budget, Ledger
+from guilder_shared.officer import Officer
+from guilder_shared.privacy.ledger import Ledger
 
+OFFICER = Officer(SigningKey.generate(), site="bank-a")
+ORDERS = [
+    OFFICER.budget("patients", 3.0, 1e-5, ["scans"]),
+    OFFICER.rule("any", recipes=["r"], largest_epsilon=100, largest_delta=0.5),
+]
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from guilder_shared.errors import IntegrityError
 from guilder_shared.identity import SigningKey
-from guilder_shared.privacy.ledger import Budget, Ledger
+from guilder_shared.privacy.ledger import Ledger
 
 folder = Path(sys.argv[1])
 ledger = Ledger.open(
     folder / "ledger.db", SigningKey.load(folder / "key"), site="bank-a",
-    budgets=[Budget("patients", 3.0, 1e-5, ("scans",))],
+    officer=sys.argv[2],
 )
 (grant,) = ledger.grants()
 limit = (folder / "ledger.db-wal").stat().st_size + 40_000
@@ -35,8 +41,13 @@ for turn_no in range(1, grant.num_turns + 1):
 
 
 def open_ledger(folder: Path, key: SigningKey) -> Ledger:
-    budget = Budget("patients", 3.0, 1e-5, ("scans",))
-    return Ledger.open(folder / "ledger.db", key, site="bank-a", budgets=[budget])
+    return Ledger.open(
+        folder / "ledger.db",
+        key,
+        site="bank-a",
+        officer=OFFICER.public_hex,
+        orders=ORDERS,
+    )
 
 
 def reserve(ledger: Ledger, num_turns: int) -> str:
@@ -46,6 +57,9 @@ def reserve(ledger: Ledger, num_turns: int) -> str:
         study_digest="d" * 64,
         study_name="risk",
         dataset="scans",
+        recipe="r",
+        unit="record",
+        cohort=2,
         study_epsilon=1.0,
         study_delta=1e-6,
         turn_event={"event": "gaussian", "noise_multiplier": 0.5},
@@ -64,7 +78,9 @@ def test_a_full_disk_refuses_the_turn_and_loses_nothing(
         reserve(ledger, num_turns=100)
 
     done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True
+        [sys.executable, "-c", FULL_DISK, str(tmp_path), OFFICER.public_hex],
+        capture_output=True,
+        text=True,
     )
     lines = done.stdout.split("\n")[:-1]
     spent = [line for line in lines if line.startswith("spent")]
@@ -103,7 +119,9 @@ def test_threads_that_ask_for_the_same_turn_charge_it_once(tmp_path: Path) -> No
 def test_entries_tell_the_time_in_whole_seconds(tmp_path: Path) -> None:
     key, path = SigningKey.generate(), tmp_path / "ledger.db"
     moment = 1_700_000_000.987
-    with Ledger.open(path, key, site="a", budgets=[], clock=lambda: moment) as ledger:
+    with Ledger.open(
+        path, key, site="a", officer=OFFICER.public_hex, clock=lambda: moment
+    ) as ledger:
         times = {entry.content()["time"] for entry in ledger.entries()}
 
     assert times == {"2023-11-14T22:13:20Z"}

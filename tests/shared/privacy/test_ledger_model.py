@@ -19,12 +19,17 @@ from hypothesis.stateful import (
 
 from guilder_shared.errors import BudgetSpent, IntegrityError
 from guilder_shared.identity import SigningKey
-from guilder_shared.privacy.ledger import Budget, Ledger
-from guilder_shared.privacy.ledger.book import NUM_REPEATS
+from guilder_shared.officer import Officer
+from guilder_shared.privacy.ledger import Ledger
+from guilder_shared.privacy.ledger.grants import NUM_REPEATS
 
 KEY = SigningKey.generate()
 LOUD = {"event": "gaussian", "noise_multiplier": 0.5}  # the pure sum alone decides
-BUDGET = Budget("patients", 1.0, 1e-5, ("scans",))
+OFFICER = Officer(SigningKey.generate(), site="bank-a")
+ORDERS = [
+    OFFICER.budget("patients", 1.0, 1e-5, ["scans"]),
+    OFFICER.rule("any", recipes=["r"], largest_epsilon=100, largest_delta=0.5),
+]
 RUNS = st.sampled_from(["run-1", "run-2", "run-3", "run-4"])
 TURNS = st.integers(0, 4)
 HASHES = st.sampled_from(["h1", "h2"])
@@ -68,7 +73,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ids: dict[str, str] = {}
 
     def open(self) -> Ledger:
-        return Ledger.open(self.path, KEY, site="bank-a", budgets=[BUDGET])
+        officer = OFFICER.public_hex
+        return Ledger.open(
+            self.path, KEY, site="bank-a", officer=officer, orders=ORDERS
+        )
 
     def teardown(self) -> None:
         self.ledger.shut()
@@ -88,6 +96,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 study_digest="d",
                 study_name=run,
                 dataset="scans",
+                recipe="r",
+                unit="record",
+                cohort=2,
                 study_epsilon=EPSILONS[run],
                 study_delta=1e-7,
                 turn_event=LOUD,

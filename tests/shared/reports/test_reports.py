@@ -14,8 +14,9 @@ from guilder_shared import reports
 from guilder_shared.errors import BudgetSpent, IntegrityError
 from guilder_shared.identity import SigningKey
 from guilder_shared.messages import Plan
+from guilder_shared.officer import Officer
 from guilder_shared.privacy import accounting
-from guilder_shared.privacy.ledger import Budget, Grant, Ledger
+from guilder_shared.privacy.ledger import Grant, Ledger
 from guilder_shared.reports.build import content, signed_bytes
 from guilder_shared.study import Study
 
@@ -53,6 +54,23 @@ STUDY: dict[str, Any] = {
 }
 
 
+def open_ledger(epsilon: float = 5.0, key: SigningKey = KEY) -> Ledger:
+    """A ledger in memory with one budget, whose officer permits every study."""
+    officer = Officer(SigningKey.generate(), site="bank-a")
+    orders = [
+        officer.budget("clients", epsilon, 1e-5, ["loans"]),
+        officer.rule(
+            "any",
+            recipes=["tabular-classification"],
+            largest_epsilon=100,
+            largest_delta=0.5,
+            allow_unprotected=True,
+        ),
+    ]
+    named: Any = {"site": "bank-a", "officer": officer.public_hex}
+    return Ledger.open(None, key, orders=orders, **named)
+
+
 def reserve(ledger: Ledger, run_id: str = "run-1", **changes: Any) -> Grant:
     raw = json.loads(json.dumps(STUDY))
     raw["privacy"]["mechanism"] = changes.pop("mechanism", "site-noise")
@@ -64,6 +82,9 @@ def reserve(ledger: Ledger, run_id: str = "run-1", **changes: Any) -> Grant:
         "study_digest": study.digest(),
         "study_name": study.study.name,
         "dataset": study.data.dataset,
+        "recipe": study.study.recipe,
+        "unit": study.privacy.unit,
+        "cohort": study.aggregation.min_sites,
         "study_epsilon": study.privacy.epsilon,
         "study_delta": study.privacy.delta,
         "turn_event": accounting.turn_event(study, plan),
@@ -84,8 +105,7 @@ def reserve(ledger: Ledger, run_id: str = "run-1", **changes: Any) -> Grant:
 @pytest.fixture
 def ledger() -> Ledger:
     """One study with two turns spent, one of them sent, and one refusal."""
-    budget = Budget("clients", 5.0, 1e-5, ("loans",))
-    ledger = Ledger.open(None, KEY, site="bank-a", budgets=[budget])
+    ledger = open_ledger()
     grant = reserve(ledger).grant_id
     for turn_no in (1, 2):
         ledger.spend(grant, turn_no, f"{turn_no}" * 64)
@@ -168,7 +188,7 @@ def test_the_same_ledger_gives_the_same_bytes_at_any_time(
 def test_an_unprotected_study_is_called_so_and_a_simulated_one_is_stamped(
     tmp_path: Path,
 ) -> None:
-    with Ledger.open(None, KEY, site="bank-a", budgets=[]) as ledger:
+    with open_ledger() as ledger:
         reserve(ledger, mechanism="none", simulated=True)
         path = reports.write(ledger, tmp_path)
 
@@ -276,7 +296,7 @@ def test_a_forged_report_fails_for_a_reader_who_knows_the_sites_key(
     tmp_path: Path,
 ) -> None:
     forger = SigningKey.generate()
-    with Ledger.open(None, forger, site="bank-a", budgets=[]) as forged:
+    with open_ledger(key=forger) as forged:
         reserve(forged, mechanism="none")
         path = reports.write(forged, tmp_path)
 
@@ -285,8 +305,7 @@ def test_a_forged_report_fails_for_a_reader_who_knows_the_sites_key(
 
 
 def test_events_that_cost_more_than_was_accepted_are_found(tmp_path: Path) -> None:
-    budget = Budget("clients", 5.0, 1e-5, ("loans",))
-    with Ledger.open(None, KEY, site="bank-a", budgets=[budget]) as ledger:
+    with open_ledger() as ledger:
         reserve(ledger, turn_event={**LOUD, "noise_multiplier": 2}, meta={})
         path = reports.write(ledger, tmp_path)
 
@@ -297,8 +316,7 @@ def test_a_filter_that_was_charged_less_than_the_event_costs_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     true = accounting.renyi
-    budget = Budget("clients", 9.0, 1e-5, ("loans",))
-    ledger = Ledger.open(None, KEY, site="bank-a", budgets=[budget])
+    ledger = open_ledger(9.0)
     with monkeypatch.context() as patch:
         patch.setattr(accounting, "renyi", lambda *a: [0.9 * r for r in true(*a)])
         reserve(ledger)
@@ -317,8 +335,7 @@ def test_a_filter_that_was_charged_less_than_the_event_costs_is_found(
 def test_a_grant_that_is_not_of_the_study_it_carries_is_found(
     tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    budget = Budget("clients", 5.0, 1e-5, ("loans",))
-    with Ledger.open(None, KEY, site="bank-a", budgets=[budget]) as ledger:
+    with open_ledger() as ledger:
         reserve(ledger, **change)
         path = reports.write(ledger, tmp_path)
 

@@ -11,8 +11,9 @@ from guilder_shared import reports
 from guilder_shared.errors import IntegrityError
 from guilder_shared.identity import SigningKey
 from guilder_shared.messages import Plan
+from guilder_shared.officer import Officer
 from guilder_shared.privacy import accounting
-from guilder_shared.privacy.ledger import Budget, Ledger
+from guilder_shared.privacy.ledger import Ledger
 from guilder_shared.reports.build import signed_bytes
 from guilder_shared.study import Study
 
@@ -52,8 +53,18 @@ def study(unit: str, rate: float = 1.0, **promise: Any) -> Study:
 
 
 def ledger_of(*studies: Study) -> Ledger:
-    budget = Budget("clients", 50.0, 1e-4, ("loans",))
-    ledger = Ledger.open(None, KEY, site="bank-a", budgets=[budget])
+    officer = Officer(SigningKey.generate(), site="bank-a")
+    orders = [
+        officer.budget("clients", 50.0, 1e-4, ["loans"]),
+        officer.rule(
+            "any",
+            recipes=["tabular-classification"],
+            largest_epsilon=100,
+            largest_delta=0.5,
+        ),
+    ]
+    named: Any = {"site": "bank-a", "officer": officer.public_hex}
+    ledger = Ledger.open(None, KEY, orders=orders, **named)
     for each in studies:
         ledger.reserve(
             run_id=f"run-{each.study.name}",
@@ -61,6 +72,9 @@ def ledger_of(*studies: Study) -> Ledger:
             study_digest=each.digest(),
             study_name=each.study.name,
             dataset="loans",
+            recipe=each.study.recipe,
+            unit=each.privacy.unit,
+            cohort=each.aggregation.min_sites,
             study_epsilon=each.privacy.epsilon,
             study_delta=each.privacy.delta,
             turn_event=accounting.turn_event(each, PLAN),

@@ -128,9 +128,13 @@ class RenyiFilter:
         """The share of the capacity that `total` takes."""
         return total.renyi[ORDERS.index(self.order)] / (self.capacity / GRAIN)
 
+    def holds_sum(self, total: Cost) -> bool:
+        """Say whether the divergences of `total` alone are within the capacity."""
+        return total.renyi[ORDERS.index(self.order)] <= self.capacity / GRAIN
+
     def has_room(self, total: Cost) -> bool:
-        """Say whether this filter alone holds all of `total`."""
-        if total.renyi[ORDERS.index(self.order)] > self.capacity / GRAIN:
+        """Say whether this filter alone holds all of `total`, arithmetic included."""
+        if not self.holds_sum(total):
             return False
         if total.num_steps == 0:
             return True
@@ -173,9 +177,18 @@ class Filters:
 
     def have_room(self, total: Cost) -> bool:
         """Say whether at least one filter holds all of `total`."""
-        if total.epsilon <= self.epsilon and total.delta <= self.delta:
-            return True
-        return any(one.has_room(total) for one in self.renyi)
+        return self._sum_holds(total) or any(f.has_room(total) for f in self.renyi)
+
+    def hold_sums(self, total: Cost) -> bool:
+        """As `have_room`, but not looking at what the noise's arithmetic needs.
+
+        Necessary, not sufficient: it follows from the documented formulas alone, so
+        a ledger that once was possible stays so.
+        """
+        return self._sum_holds(total) or any(f.holds_sum(total) for f in self.renyi)
+
+    def _sum_holds(self, total: Cost) -> bool:
+        return total.epsilon <= self.epsilon and total.delta <= self.delta
 
 
 def capacity(order: int, epsilon: float, delta: float) -> float:

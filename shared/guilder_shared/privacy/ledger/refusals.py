@@ -14,27 +14,43 @@ from typing import TypeVar
 import rfc8785
 
 from guilder_shared.errors import BudgetSpent, IntegrityError
-from guilder_shared.privacy.ledger.book import CANNOT_BE, Body, Grant, Turn
+from guilder_shared.privacy.ledger.bodies import CANNOT_BE, Body
+from guilder_shared.privacy.ledger.budgets import Budget
+from guilder_shared.privacy.ledger.grants import Grant, Turn
 from guilder_shared.privacy.ledger.totals import Totals
 
 T = TypeVar("T")
 MOST = 10_000  # entries for people to read; who insists fills no disk
 
 
-def entry(body: Body, left: Totals | None) -> Body:
-    """What a ledger writes about a study it has no room for.
+NAMES = ("run_id", "server", "study_digest", "study_name", "dataset", "unit")
+
+
+def entry(body: Body, error: BudgetSpent, left: Totals | None) -> Body:
+    """What a ledger writes about a study that it refuses.
 
     Args:
         body: Of the `reserve` entry that was not written.
-        left: Of the budget without room; None if no budget names the dataset.
+        error: The refusal, as it is answered.
+        left: Of the budget without room; None if none is to blame.
     """
-    names = ("run_id", "server", "study_digest", "study_name", "dataset")
+    limit, rest = (None, 0.0) if left is None else (left.budget.epsilon, _left(left))
+    if left is not None and left.period is not None and error.error_id == "GLD-B016":
+        limit = left.period.epsilon
     return {
-        **{name: body[name] for name in (*names, "epsilon", "delta")},
+        **{name: body[name] for name in (*NAMES, "epsilon", "delta")},
+        "reason": error.error_id,
         "budget": None if left is None else left.budget.name,
-        "limit": None if left is None else left.budget.epsilon,
-        "left": 0 if left is None else left.left_epsilon,
+        "limit": limit,
+        "left": rest,
     }
+
+
+def _left(left: Totals) -> float:
+    """Epsilon left in both, the lifetime and the period."""
+    if left.period is None:
+        return left.left_epsilon
+    return min(left.left_epsilon, left.period.left_epsilon)
 
 
 def without_time(body: Body) -> bytes:
@@ -59,7 +75,33 @@ def no_budget(site: str, body: Body) -> BudgetSpent:
         f"site {site!r}: no budget covers the dataset {body['dataset']!r} of study "
         f"{body['study_name']!r}",
         why="Rows are read only on a budget's account.",
-        fix="Name the dataset in a [budget.NAME] of site.toml.",
+        fix="Have the officer order a budget that names the dataset.",
+    )
+
+
+def other_unit(site: str, grant: Grant, budget: Budget) -> BudgetSpent:
+    """A study that protects another unit than a budget is for (GLD-B019)."""
+    return BudgetSpent(
+        "GLD-B019",
+        f"site {site!r}: study {grant.study_name!r} protects each {grant.unit}; the "
+        f"budget {budget.name!r} is for studies that protect each {budget.unit}",
+        why="What is charged by one unit bounds nothing for another.",
+        fix=f'Set privacy.unit = "{budget.unit}" in the study, or ask the officer.',
+    )
+
+
+def beyond_period(site: str, grant: Grant, left: Totals) -> BudgetSpent:
+    """A study for which the lifetime may have room, but not the period (GLD-B016)."""
+    period = left.period
+    assert period is not None
+    return BudgetSpent(
+        "GLD-B016",
+        f"site {site!r}: study {grant.study_name!r} needs epsilon {grant.epsilon:g}, "
+        f"but {period.left_epsilon:g} of {period.epsilon:g} is left of budget "
+        f"{left.budget.name!r} in the period to {period.ends}; nothing was read and "
+        "nothing was sent",
+        why="The officer releases a budget's lifetime period by period.",
+        fix="Submit it in the next period, or have the officer change the period.",
     )
 
 
@@ -93,12 +135,12 @@ def sound(read: Callable[[Body], T], body: Body) -> T:
 
 
 def cannot_be(name: str, found: object) -> BudgetSpent:
-    """A study or budget whose numbers no ledger may hold (GLD-B007)."""
+    """A study whose numbers no ledger may hold (GLD-B007)."""
     return BudgetSpent(
         "GLD-B007",
         f"{name!r} cannot be written into the ledger: {found}",
         why="Epsilon must be above 0, delta between 0 and 1, turns 1 or more.",
-        fix="Correct the budget in site.toml, or refuse the study.",
+        fix="Correct the study.",
     )
 
 
@@ -193,6 +235,17 @@ def cannot_seal(turn_no: int) -> IntegrityError:
         "has another sealed result",
         why="One charge pays for one result.",
         fix="This is a fault in Guilder; please report it.",
+    )
+
+
+def other_officer(found: str, wanted: str) -> BudgetSpent:
+    """A ledger whose orders another officer's key signs (GLD-B017)."""
+    return BudgetSpent(
+        "GLD-B017",
+        f"the officer's key in site.toml is {wanted[:16]}…, the ledger obeys "
+        f"{found[:16]}…",
+        why="Another key decides only once the old one has signed that it does.",
+        fix="Put the old file back, or have the officer hand over to the new key.",
     )
 
 

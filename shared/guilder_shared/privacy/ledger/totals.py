@@ -9,8 +9,29 @@ use of the Rényi filters stand beside them. Crash order: reads only.
 from dataclasses import dataclass
 from decimal import Decimal
 
-from guilder_shared.privacy.ledger.book import Book, Budget
-from guilder_shared.privacy.ledger.filters import Cost
+from guilder_shared.privacy.ledger.bodies import stamp
+from guilder_shared.privacy.ledger.book import Book
+from guilder_shared.privacy.ledger.budgets import Budget
+from guilder_shared.privacy.ledger.filters import Cost, exact
+
+
+@dataclass(frozen=True)
+class PeriodTotals:
+    """What one period of a budget releases, in the units of its pure sum.
+
+    Attributes:
+        begins: Its first second, as entries tell time.
+        ends: Its last second.
+        epsilon: Most that studies accepted within it add up to.
+        taken_epsilon: Of those accepted so far.
+        left_epsilon: At least 0; the lifetime may have less.
+    """
+
+    begins: str
+    ends: str
+    epsilon: float
+    taken_epsilon: float
+    left_epsilon: float
 
 
 @dataclass(frozen=True)
@@ -27,6 +48,7 @@ class Totals:
         reserved_delta: As `reserved_epsilon`.
         left_delta: Of the half of the budget's delta that the pure sum has.
         renyi_used: For each order in use, the share of its capacity that is taken.
+        period: Of the period that the asked time lies in; None: it has none.
     """
 
     budget: Budget
@@ -37,10 +59,17 @@ class Totals:
     reserved_delta: float
     left_delta: float
     renyi_used: dict[int, float]
+    period: PeriodTotals | None = None
 
 
-def totals(book: Book, name: str) -> Totals:
-    """One budget's figures, from what the entries say."""
+def totals(book: Book, name: str, time: str | None = None) -> Totals:
+    """One budget's figures, from what the entries say.
+
+    Args:
+        book: The entries, replayed.
+        name: Of the budget.
+        time: Whose period is meant; None: that of the newest entry.
+    """
     budget = book.budgets[name]
     spent = reserved = Cost()
     for grant in book.grants_of(budget):
@@ -60,4 +89,19 @@ def totals(book: Book, name: str) -> Totals:
         reserved_delta=float(reserved.delta),
         left_delta=float(max(filters.delta - both.delta, zero)),
         renyi_used=used,
+        period=_period(book, budget, time or book.time),
+    )
+
+
+def _period(book: Book, budget: Budget, time: str) -> PeriodTotals | None:
+    if budget.period is None:
+        return None
+    first, last = book.accounts.period_of(budget, time)
+    taken = book.accounts.taken_in_period(budget, time)
+    return PeriodTotals(
+        begins=stamp(first),
+        ends=stamp(last),
+        epsilon=budget.period.epsilon,
+        taken_epsilon=float(taken),
+        left_epsilon=float(max(exact(budget.period.epsilon) - taken, Decimal(0))),
     )

@@ -1,65 +1,43 @@
-"""The ledger of one site: what each study has cost, and what it may still cost.
+"""The ledger that others hold: opened, asked and written through one class.
 
 Entries describe mechanisms; epsilon is computed from them, never stored as truth.
-This module knows no network, no model and no rows, and loads no torch.
+What is decided is in `acceptance.py` and `turns.py`; this module keeps the contract.
 
-The mathematics: a study is accepted if `filters.py` has room for everything charged
-and reserved plus its whole schedule (spare turns included), in every budget that
-names its dataset. Unit and adjacency are the study's (add/remove of one unit); the
-event, the number of turns and every other number here are public.
-
-Crash order: `reserve` is durable before a grant is answered, `spend` before the
-first row is read, `seal` before a byte of the result is sent. Killed anywhere, the
-ledger opens with every charge it ever answered for; a turn that was spent and not
-sealed runs again under the same charge, and one result at most ever leaves.
+The mathematics: `acceptance.py`, `filters.py`.
+Crash order: an order is durable before it permits anything, `reserve` before a grant
+is answered, `spend` before the first row is read, `seal` before a byte of the result
+is sent. Killed anywhere, the ledger opens with every charge it ever answered for; a
+turn that was spent and not sealed runs again under the same charge, and one result at
+most ever leaves.
 """
 
-import secrets
-import threading
+import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Self
 
 from guilder_shared.chain import Entry
 from guilder_shared.identity import SigningKey
 from guilder_shared.journal import Journal
-from guilder_shared.privacy.ledger import refusals
-from guilder_shared.privacy.ledger.book import (
-    FORMAT,
-    NUM_REPEATS,
-    Body,
-    Book,
-    Budget,
-    Grant,
-    Refusal,
-    Spend,
-    Turn,
-    is_protected,
-    read_budget,
-    read_grant,
-)
-from guilder_shared.privacy.ledger.filters import MOST_RENYI, ORDERS, Cost
+from guilder_shared.orders import Order
+from guilder_shared.privacy.ledger import acceptance, refusals, turns
+from guilder_shared.privacy.ledger.bodies import FORMAT, Body
+from guilder_shared.privacy.ledger.budgets import Budget
+from guilder_shared.privacy.ledger.decisions import Admitted, PublicSize
+from guilder_shared.privacy.ledger.grants import Grant, Spend
+from guilder_shared.privacy.ledger.heads import Head
+from guilder_shared.privacy.ledger.pen import Pen
 from guilder_shared.privacy.ledger.totals import Totals, totals
 
-__all__ = ["Budget", "Grant", "Ledger", "Refusal", "Spend", "Totals", "Turn"]
+log = logging.getLogger(__name__)
 
 
 class Ledger:
     """One site's ledger. Safe to use from several threads; one process writes."""
 
-    def __init__(
-        self, journal: Journal, key: SigningKey, clock: Callable[[], float]
-    ) -> None:
-        self._journal = journal
-        self._key = key
-        self._clock = clock
-        self._lock = threading.RLock()
-        self._book = Book()
-        self._refused: set[bytes] = set()  # what was refused, so that it is said once
+    def __init__(self, pen: Pen) -> None:
+        self._pen = pen
 
     @classmethod
     def open(
@@ -68,38 +46,47 @@ class Ledger:
         key: SigningKey,
         *,
         site: str,
-        budgets: Sequence[Budget],
+        officer: str,
+        orders: Iterable[Order] = (),
         clock: Callable[[], float] = time.time,
     ) -> Self:
         """Open a site's ledger for writing; make it if it is not there.
 
-        Every entry is checked. Changed budgets are written as entries; one no longer
-        listed is withdrawn, and what was charged to it stays counted.
+        Every entry is checked. Orders that the ledger does not hold yet become
+        entries; those it must refuse are told in the log and left out.
 
         Args:
             path: The file; None keeps it in memory (a simulated site).
             key: The site's signing key.
             site: The site's name; a ledger belongs to one site.
-            budgets: The budgets of `site.toml`.
-            clock: Seconds since 1970, for people who read entries; never for order.
+            officer: Public key of the data-protection officer, hexadecimal. A new
+                ledger keeps it; it changes only by an order signed with the old key.
+            orders: The officer's, in any order.
+            clock: Seconds since 1970; makes orders expire and periods begin. Set
+                back, it is ignored until it has caught up.
 
         Raises:
             IntegrityError: As `Journal.open`; or an entry is impossible
-                (GLD-I007), or the ledger is another site's (GLD-I016).
+                (GLD-I007), the ledger has another format (GLD-I060, GLD-I061) or is
+                another site's (GLD-I016).
+            BudgetSpent: The ledger's officer has another key (GLD-B017).
         """
-        ledger = cls(Journal.open(path, key), key, clock)
+        pen = Pen(Journal.open(path, key), key, clock)
         try:
-            ledger._learn()
-            if ledger._journal.head is None:
-                head = {"format": FORMAT, "site": site, "public_key": key.public_hex}
-                ledger._write("ledger", head)
-            if ledger.site != site:
-                raise refusals.other_site(ledger.site, site)
-            ledger._set_budgets(budgets)
+            pen.learn()
+            if pen.journal.head is None:
+                public = {"public_key": key.public_hex, "officer": officer}
+                pen.write("ledger", {"format": FORMAT, "site": site, **public})
+            if pen.book.site != site:
+                raise refusals.other_site(pen.book.site, site)
+            for error in acceptance.admit_all(pen, orders):
+                log.error("order left out: %s", error)
+            if pen.book.decisions.officer != officer:
+                raise refusals.other_officer(pen.book.decisions.officer, officer)
         except BaseException:
-            ledger.shut()
+            pen.journal.close()
             raise
-        return ledger
+        return cls(pen)
 
     @classmethod
     def read(cls, path: Path, key: SigningKey) -> Self:
@@ -112,14 +99,33 @@ class Ledger:
         Raises:
             IntegrityError: As `Journal.read`, or an entry is impossible.
         """
-        ledger = cls(Journal.read(path, key.public_hex), key, time.time)
-        ledger._learn()
-        return ledger
+        pen = Pen(Journal.read(path, key.public_hex), key, time.time)
+        pen.learn()
+        return cls(pen)
 
     @property
     def site(self) -> str:
         """The name of the site it belongs to."""
-        return self._book.site
+        return self._pen.book.site
+
+    @property
+    def officer(self) -> str:
+        """The officer's public key in force, hexadecimal."""
+        return self._pen.book.decisions.officer
+
+    def admit(self, order: Order) -> bool:
+        """Write an officer's order; durable when this returns.
+
+        Returns:
+            False if the ledger holds it already: nothing was written.
+
+        Raises:
+            BudgetSpent: It is another site's (GLD-B018), not signed by the officer
+                (GLD-B013), older than one on its subject (GLD-B015), or its numbers
+                cannot be (GLD-B007). Nothing was written.
+            IntegrityError: It could not be made durable (GLD-I005).
+        """
+        return acceptance.admit(self._pen, order)
 
     def reserve(
         self,
@@ -129,6 +135,9 @@ class Ledger:
         study_digest: str,
         study_name: str,
         dataset: str,
+        recipe: str,
+        unit: str,
+        cohort: int,
         study_epsilon: float,
         study_delta: float,
         turn_event: Body,
@@ -139,8 +148,8 @@ class Ledger:
         """Set aside a study's whole schedule; durable when this returns.
 
         The same (server, run_id, study_digest) gives the same grant again and
-        writes nothing. A study without privacy is written, marked unprotected,
-        and takes nothing; whether to allow it is the policy's decision.
+        writes nothing. A study without privacy is written, marked unprotected, and
+        takes nothing; it needs an order like any other.
 
         Args:
             run_id: The server's name for the run.
@@ -148,6 +157,9 @@ class Ledger:
             study_digest: SHA-256 of the study, hex.
             study_name: For people.
             dataset: Whose rows it will read.
+            recipe: What it does with them.
+            unit: Whom it protects: "record", "person" or "site".
+            cohort: Fewest sites it may run with.
             study_epsilon: Of all turns together; confirmed by the caller.
             study_delta: Of all turns together.
             turn_event: One turn's mechanism (`accounting.turn_event`).
@@ -156,9 +168,11 @@ class Ledger:
             grant_id: Fixed by a simulation; otherwise 128 random bits.
 
         Raises:
-            BudgetSpent: No budget names the dataset (GLD-B001), or one that does
-                has no room (GLD-B003), both written once; or the numbers cannot
-                be (GLD-B007).
+            BudgetSpent: No order permits it (GLD-B010) or it is revoked (GLD-B012)
+                or expired (GLD-B011); no budget names the dataset (GLD-B001), one
+                that does is for another unit (GLD-B019), has no room (GLD-B003) or
+                none in this period (GLD-B016); all written once. Or the numbers
+                cannot be (GLD-B007).
             IntegrityError: The run was granted with another plan (GLD-I009), or
                 the entry could not be made durable (GLD-I005).
         """
@@ -168,28 +182,15 @@ class Ledger:
             "study_digest": study_digest,
             "study_name": study_name,
             "dataset": dataset,
+            "recipe": recipe,
+            "unit": unit,
+            "cohort": cohort,
             "epsilon": study_epsilon,
             "delta": study_delta,
             "turn_event": turn_event,
             "num_turns": num_turns,
-            "protected": is_protected(turn_event),
         }
-        with self._turn_of_writing():
-            old = self._book.granted(server, run_id, study_digest)
-            if old is not None:
-                refusals.demand_same_plan(old, body)
-                return old.snapshot()
-            numbers = zip(ORDERS, _renyi(turn_event), strict=True)
-            body["renyi"] = {str(order): number for order, number in numbers}
-            body["meta"] = meta
-            body["grant_id"] = grant_id or secrets.token_hex(16)
-            grant = refusals.sound(read_grant, {**body, "time": ""})
-            if grant.grant_id in self._book.grants:
-                raise refusals.cannot_be("grant_id", grant.grant_id)
-            if grant.is_protected:
-                self._demand_room(body, grant.cost())
-            self._write("reserve", body)
-            return self._grant(str(body["grant_id"])).snapshot()
+        return acceptance.reserve(self._pen, body, meta=meta, grant_id=grant_id)
 
     def spend(self, grant_id: str, turn_no: int, request_hash: str) -> Spend:
         """Charge one turn; durable when this returns, before any row is read.
@@ -209,31 +210,12 @@ class Ledger:
             BudgetSpent: Unknown grant (GLD-B002), a number beyond the plan or
                 older than the newest (GLD-B004), started too often (GLD-B005: the
                 turn is given up), a closed grant (GLD-B006), or a new turn after
-                the budget was lowered below what is granted (GLD-B008).
+                the officer revoked the study (GLD-B012) or lowered the budget below
+                what is granted (GLD-B008).
             IntegrityError: The turn was charged for another request (GLD-I008),
                 or the entry could not be made durable (GLD-I005).
         """
-        with self._turn_of_writing():
-            grant = self._grant(grant_id)
-            turn = grant.turns.get(turn_no)
-            if turn is None:
-                first = grant.newest_turn() + 1
-                if not first <= turn_no <= grant.num_turns:
-                    raise refusals.beyond_plan(self.site, grant, turn_no, first)
-                if not self._book.covers(grant):
-                    raise refusals.not_covered(self.site, grant)
-            elif turn.request_hash != request_hash:
-                raise refusals.other_request(grant, turn_no)
-            elif turn.sealed_sha256 is not None:
-                return Spend("sealed", turn.attempts, turn.sealed_sha256)
-            if grant.closed:
-                raise refusals.ended(self.site, grant)
-            attempt = 1 if turn is None else turn.attempts + 1
-            if turn is not None and (turn.given_up or attempt > 1 + NUM_REPEATS):
-                self._give_up(grant, turn)
-            charge = {"grant_id": grant_id, "turn_no": turn_no, "attempt": attempt}
-            self._write("spend", {**charge, "request_hash": request_hash})
-            return Spend("new" if attempt == 1 else "again", attempt)
+        return turns.spend(self._pen, grant_id, turn_no, request_hash)
 
     def seal(self, grant_id: str, turn_no: int, sha256: str) -> None:
         """Bind a charged turn to the one result that may leave; durable.
@@ -250,35 +232,26 @@ class Ledger:
             IntegrityError: The turn was not spent, was given up, or was sealed
                 with other bytes (GLD-I010); or it could not be written (GLD-I005).
         """
-        with self._turn_of_writing():
-            turn = self._grant(grant_id).turns.get(turn_no)
-            if turn is not None and turn.sealed_sha256 == sha256:
-                return
-            if turn is None or turn.given_up or turn.sealed_sha256 is not None:
-                raise refusals.cannot_seal(turn_no)
-            seal = {"grant_id": grant_id, "turn_no": turn_no, "sha256": sha256}
-            self._write("seal", seal)
+        turns.seal(self._pen, grant_id, turn_no, sha256)
 
-    def receipt(self, grant_id: str, turn_no: int, receipt: str) -> bool:
+    def receipt(
+        self, grant_id: str, turn_no: int, receipt: str, witness: Body | None = None
+    ) -> bool:
         """Keep the server's word that it has a turn's sealed bytes.
 
         Args:
             grant_id: From `reserve`.
             turn_no: Of a sealed turn.
             receipt: SHA-256 of the bytes the server committed, hex.
+            witness: What the server signed about this site's newest entry, if it
+                witnesses: {"server_key", "head_no", "commitment",
+                "signature"}.
 
         Returns:
             True if the receipt stands in the ledger now, so that the sealed file
             may go; False if it is for other bytes or no sealed turn (ignored).
         """
-        with self._turn_of_writing():
-            turn = self._grant(grant_id).turns.get(turn_no)
-            if turn is None or turn.sealed_sha256 != receipt:
-                return False
-            if turn.receipt is None:
-                kept = {"grant_id": grant_id, "turn_no": turn_no, "receipt": receipt}
-                self._write("receipt", kept)
-            return True
+        return turns.receipt(self._pen, grant_id, turn_no, receipt, witness)
 
     def close(self, grant_id: str) -> None:
         """End a study here and free what it did not spend. Twice is harmless.
@@ -289,112 +262,65 @@ class Ledger:
             BudgetSpent: Unknown grant (GLD-B002).
             IntegrityError: It could not be written (GLD-I005).
         """
-        with self._turn_of_writing():
-            grant = self._grant(grant_id)
-            if not grant.closed:
-                closing = {"grant_id": grant_id, "num_spent": len(grant.turns)}
-                self._write("close", closing)
+        turns.close(self._pen, grant_id)
 
     def find(self, grant_id: str) -> Grant | None:
         """The grant with this id, as it stands now; None if there is none."""
-        with self._lock:
-            grant = self._book.grants.get(grant_id)
+        with self._pen.lock:
+            grant = self._pen.book.grants.get(grant_id)
             return None if grant is None else grant.snapshot()
 
     def grants(self) -> list[Grant]:
         """All grants, oldest first, as they stand now."""
-        with self._lock:
-            return [grant.snapshot() for grant in self._book.grants.values()]
+        with self._pen.lock:
+            return [grant.snapshot() for grant in self._pen.book.grants.values()]
 
     def totals(self) -> dict[str, Totals]:
         """Each budget's figures, by name."""
-        with self._lock:
-            return {name: totals(self._book, name) for name in self._book.budgets}
+        with self._pen.lock:
+            book = self._pen.book
+            return {name: totals(book, name) for name in book.budgets}
+
+    def budgets(self) -> dict[str, Budget]:
+        """The budgets in force, by name."""
+        with self._pen.lock:
+            return dict(self._pen.book.budgets)
+
+    def sizes(self) -> dict[str, PublicSize]:
+        """The public sizes that the officer signed, by dataset."""
+        with self._pen.lock:
+            return dict(self._pen.book.decisions.sizes)
+
+    def permissions(self) -> list[Admitted]:
+        """Approvals and standing rules that permit studies now, oldest first."""
+        with self._pen.lock:
+            return self._pen.book.decisions.in_force(self._pen.now())
+
+    def order(self, order_id: str) -> Order | None:
+        """The order with this id, in force or not; None if it was never admitted."""
+        with self._pen.lock:
+            admitted = self._pen.book.decisions.admitted.get(order_id)
+            return None if admitted is None else admitted.order
+
+    def heads(self, server: str) -> list[Head]:
+        """What this site's sealed turns committed it to towards one server."""
+        with self._pen.lock:
+            return list(self._pen.book.heads.get(server, []))
 
     def entries(self) -> list[Entry]:
         """All entries, oldest first."""
-        return list(self._journal.entries())
+        return list(self._pen.journal.entries())
 
     def sign(self, data: bytes) -> bytes:
         """Sign a report with the site's key; 64 bytes."""
-        return self._key.sign(data)
+        return self._pen.key.sign(data)
 
     def shut(self) -> None:
         """Close the file, so that another process may write. Twice is harmless."""
-        self._journal.close()
+        self._pen.journal.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.shut()
-
-    @contextmanager
-    def _turn_of_writing(self) -> Iterator[None]:
-        with self._lock:
-            self._learn()  # what an interrupted write left between disk and book
-            yield
-
-    def _learn(self) -> None:
-        head = self._journal.head
-        if head is None or head.seq == self._book.seq:
-            return
-        for entry in self._journal.entries(after=self._book.seq):
-            self._book.apply(entry)
-            if entry.kind == "refuse":
-                self._refused.add(refusals.without_time(entry.content()))
-
-    def _write(self, kind: str, body: Body) -> None:
-        now = datetime.fromtimestamp(self._clock(), UTC)
-        # whole seconds: reports carry them, and must not time the reading of rows
-        stamp = now.isoformat(timespec="seconds").replace("+00:00", "Z")
-        self._journal.append(kind, {**body, "time": stamp})
-        self._learn()
-
-    def _set_budgets(self, budgets: Sequence[Budget]) -> None:
-        listed = {budget.name: budget for budget in budgets}
-        for name in sorted(set(self._book.budgets) - set(listed)):
-            self._write("withdraw", {"name": name})
-        for name, budget in listed.items():
-            if self._book.budgets.get(name) != budget:
-                line = {**asdict(budget), "datasets": list(budget.datasets)}
-                refusals.sound(read_budget, line)
-                self._write("budget", line)
-
-    def _demand_room(self, body: Body, cost: Cost) -> None:
-        """Raise, and write the refusal, unless every budget concerned has room."""
-        budgets = self._book.budgets_of(body["dataset"])
-        for budget in budgets:
-            total = self._book.charged(budget) + cost
-            if not budget.filters.have_room(total):
-                left = totals(self._book, budget.name)
-                self._refuse(body, left)
-                raise refusals.no_room(self.site, body, left)
-        if not budgets:
-            self._refuse(body, None)
-            raise refusals.no_budget(self.site, body)
-
-    def _refuse(self, body: Body, left: Totals | None) -> None:
-        refusal = refusals.entry(body, left)
-        if refusals.is_news(refusal, self._refused):
-            self._write("refuse", refusal)
-
-    def _grant(self, grant_id: str) -> Grant:
-        grant = self._book.grants.get(grant_id)
-        if grant is None:
-            raise refusals.unknown_grant(self.site, grant_id)
-        return grant
-
-    def _give_up(self, grant: Grant, turn: Turn) -> None:
-        if not turn.given_up:
-            given_up = {"grant_id": grant.grant_id, "turn_no": turn.turn_no}
-            self._write("give-up", given_up)
-        raise refusals.given_up(grant, turn)
-
-
-def _renyi(turn_event: Body) -> list[float]:
-    if not is_protected(turn_event):
-        return [0.0] * len(ORDERS)
-    from guilder_shared.privacy import accounting
-
-    return [min(r, MOST_RENYI) for r in accounting.renyi(turn_event, ORDERS)]

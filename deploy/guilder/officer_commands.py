@@ -1,0 +1,273 @@
+"""The officer's decisions: `guilder privacy officer-key | budget | approve | revoke`.
+
+They run where the officer's key is, which may be another computer: all they need there
+is a copy of site.toml, and what they write is carried to the site's drop box.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from guilder_client.settings import SiteFile
+    from guilder_shared.orders import Order
+    from guilder_shared.privacy.ledger import Ledger, Totals
+    from guilder_shared.study import Study
+
+SiteOption = Annotated[
+    Path, typer.Option("--site", help="The site file, or a copy.", metavar="SITE.TOML")
+]
+KeyOption = Annotated[
+    Path, typer.Option("--key", help="The officer's key.", metavar="OFFICER.KEY")
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="Folder for the order's file; else the site's own drop box."
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+HERE = Path("site.toml")
+
+
+def officer_key(
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for officer.key and officer.pub.")
+    ] = Path(),
+) -> None:
+    """Make the officer's key, on the officer's own computer if wanted.
+
+    officer.key stays there; officer.pub goes to the site ([keys] officer in site.toml).
+    """
+    from guilder_shared.officer import make_key
+
+    public_hex = make_key(out)
+    typer.echo(f"wrote {out / 'officer.key'} (keep it) and {out / 'officer.pub'}")
+    typer.echo(f"public key: {public_hex}")
+
+
+def budget(
+    site: SiteOption = HERE,
+    sign: Annotated[
+        bool, typer.Option("--sign", help="Sign what the site file says.")
+    ] = False,
+    key: KeyOption = Path("officer.key"),
+    days: Annotated[
+        float,
+        typer.Option(help="How long [policy] stands as a rule; 0: no rule."),
+    ] = 365.0,
+    withdraw: Annotated[
+        list[str] | None,
+        typer.Option("--withdraw", help="With --sign: this budget ends. Repeatable."),
+    ] = None,
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show each budget: limit, spent, reserved, left; or sign what site.toml asks.
+
+    With --sign the budgets, the public sizes and, where accept = "auto", the policy
+    as a standing rule become orders that the site obeys from then on. What was charged
+    to a withdrawn budget stays counted.
+    """
+    from guilder_client import terms
+    from guilder_client.settings import SiteFile
+
+    settings = SiteFile.load(site)
+    if sign:
+        officer = _officer(settings, key)
+        orders = [*terms.sign(settings, officer, days=days or None)]
+        orders += [officer.withdraw(name) for name in withdraw or ()]
+        _write(orders, out or settings.site.state_dir / "orders", as_json=as_json)
+        return
+    with _ledger(settings) as ledger:
+        found = _standing(settings, ledger)
+    typer.echo(json.dumps(found) if as_json else _standing_text(found))
+
+
+def approve(
+    study: Annotated[Path, typer.Argument(help="The study file.")],
+    site: SiteOption = HERE,
+    key: KeyOption = Path("officer.key"),
+    days: Annotated[
+        float | None, typer.Option(help="No run begins later; else it stays.")
+    ] = None,
+    out: OutOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Sign without asking.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what STUDY would cost here, then sign an approval of just this study.
+
+    The approval is for the study's digest: an edited study needs another one.
+    """
+    from guilder_client.settings import SiteFile
+    from guilder_shared.study import Study
+
+    settings, asked = SiteFile.load(site), Study.load(study)
+    officer = _officer(settings, key)
+    typer.echo(_cost_text(settings, asked), err=as_json)
+    if not yes:
+        typer.confirm("Approve this study at this cost?", abort=True, err=as_json)
+    order = officer.approve(
+        asked.digest(),
+        asked.study.name,
+        epsilon=asked.privacy.epsilon,
+        delta=asked.privacy.delta,
+        days=days,
+    )
+    _write([order], out or settings.site.state_dir / "orders", as_json=as_json)
+
+
+def revoke(
+    order_id: Annotated[
+        str, typer.Argument(help="Of an approval or rule, as `budget` shows it.")
+    ],
+    site: SiteOption = HERE,
+    key: KeyOption = Path("officer.key"),
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take an approval or a rule back: no new study and no new turn under it."""
+    from guilder_client.settings import SiteFile
+
+    settings = SiteFile.load(site)
+    order = _officer(settings, key).revoke(order_id)
+    _write([order], out or settings.site.state_dir / "orders", as_json=as_json)
+
+
+def _officer(settings: "SiteFile", key: Path) -> Any:
+    from guilder_shared.identity import SigningKey
+    from guilder_shared.officer import Officer
+
+    return Officer(SigningKey.load(key), site=settings.site.name)
+
+
+def _ledger(settings: "SiteFile") -> "Ledger":
+    from guilder_client.site import read_ledger
+
+    return read_ledger(settings)
+
+
+def _write(orders: "Iterable[Order]", folder: Path, *, as_json: bool) -> None:
+    from guilder_shared.officer import put
+
+    for order in orders:
+        path = put(order, folder)
+        told = {"order_id": order.order_id, "file": str(path), **order.content}
+        text = (
+            f"signed {order.say} {order.subject[1]!r}, order {order.order_id}: {path}"
+        )
+        typer.echo(json.dumps(told) if as_json else text)
+
+
+def _standing(settings: "SiteFile", ledger: "Ledger") -> dict[str, Any]:
+    from guilder_client import terms
+
+    return {
+        "site": ledger.site,
+        "officer": ledger.officer,
+        "budgets": [_totals(each) for each in ledger.totals().values()],
+        "public_sizes": {
+            name: {"rows": size.rows, "persons": size.persons}
+            for name, size in ledger.sizes().items()
+        },
+        "permits": [
+            {"order_id": each.order.order_id, **each.order.content}
+            for each in ledger.permissions()
+        ],
+        "not_signed": list(terms.differences(settings, ledger)),
+    }
+
+
+def _totals(each: "Totals") -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": each.budget.name,
+        "datasets": list(each.budget.datasets),
+        "unit": each.budget.unit,
+        "epsilon": {
+            "limit": each.budget.epsilon,
+            "spent": each.spent_epsilon,
+            "reserved": each.reserved_epsilon,
+            "left": each.left_epsilon,
+        },
+        "delta": {
+            "limit": each.budget.delta / 2,
+            "spent": each.spent_delta,
+            "reserved": each.reserved_delta,
+            "left": each.left_delta,
+        },
+        "period": None,
+    }
+    if each.period is not None:
+        found["period"] = {
+            "begins": each.period.begins,
+            "ends": each.period.ends,
+            "limit": each.period.epsilon,
+            "taken": each.period.taken_epsilon,
+            "left": each.period.left_epsilon,
+        }
+    return found
+
+
+def _standing_text(found: dict[str, Any]) -> str:
+    lines = [f"site {found['site']}, officer {found['officer'][:16]}…"]
+    for each in found["budgets"]:
+        lines.append(_budget_text(each))
+    for name, size in found["public_sizes"].items():
+        persons = "" if size["persons"] is None else f", {size['persons']} persons"
+        lines.append(f"public size of {name}: {size['rows']} rows{persons}")
+    for each in found["permits"]:
+        name = each["study_name"] if each["say"] == "approve" else each["name"]
+        until = each["expires"] or "revoked"
+        lines.append(f"{each['say']} {name!r} until {until}: order {each['order_id']}")
+    lines += [f"NOT SIGNED: {text}" for text in found["not_signed"]]
+    return "\n".join(lines)
+
+
+def _budget_text(each: dict[str, Any]) -> str:
+    epsilon, delta, period = each["epsilon"], each["delta"], each["period"]
+    unit = each["unit"] or "any unit"
+    text = (
+        f"budget {each['name']} ({', '.join(each['datasets'])}; {unit}): epsilon "
+        f"{epsilon['spent']:g} spent, {epsilon['reserved']:g} reserved, "
+        f"{epsilon['left']:g} left of {epsilon['limit']:g}; delta "
+        f"{delta['left']:g} left of {delta['limit']:g}"
+    )
+    if period is not None:
+        text += (
+            f"; {period['left']:g} of {period['limit']:g} left in the period to "
+            f"{period['ends']}"
+        )
+    return text
+
+
+def _cost_text(settings: "SiteFile", study: "Study") -> str:
+    """What a study would take, and from what; without torch."""
+    from guilder_shared.privacy import accounting
+
+    privacy = study.privacy
+    lines = [
+        f"study {study.study.name!r}: {study.study.purpose}",
+        f"digest {study.digest()}",
+        f"reads {study.data.dataset!r}, recipe {study.study.recipe}, from "
+        f"{study.aggregation.min_sites} sites on",
+    ]
+    if privacy.mechanism == "none":
+        lines.append("UNPROTECTED: it adds no noise; no epsilon says what it reveals")
+    else:
+        plan = accounting.solve(study)
+        lines.append(
+            f"takes epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each "
+            f"{privacy.unit}, in {plan.num_turns} turns (spare ones included) with "
+            f"noise multiplier {plan.noise_multiplier:.4g}"
+        )
+    if (settings.site.state_dir / "ledger.db").exists():
+        with _ledger(settings) as ledger:
+            lines += [
+                _budget_text(_totals(each))
+                for each in ledger.totals().values()
+                if study.data.dataset in each.budget.datasets
+            ]
+    return "\n".join(lines)

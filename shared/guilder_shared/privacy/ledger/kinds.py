@@ -1,0 +1,20 @@
+"""Which kinds of entry there are, and what each does to a book.
+
+A new kind comes with a module of its own that maps its name to a function, as
+`replay.py` does, and one line here. This module does nothing itself.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from guilder_shared.chain import Entry
+from guilder_shared.privacy.ledger import opening, replay
+from guilder_shared.privacy.ledger.bodies import Body
+
+if TYPE_CHECKING:
+    from guilder_shared.privacy.ledger.book import Book
+
+LEARN: "dict[str, Callable[[Book, Entry, Body], None]]" = {
+    **opening.LEARN,
+    **replay.LEARN,
+}
