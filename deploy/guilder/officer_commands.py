@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from guilder_client.settings import SiteFile
     from guilder_shared.orders import Order
     from guilder_shared.privacy.ledger import Ledger, Totals
-    from guilder_shared.study import Study
 
 SiteOption = Annotated[
     Path, typer.Option("--site", help="The site file, or a copy.", metavar="SITE.TOML")
@@ -102,12 +101,13 @@ def approve(
 
     The approval is for the study's digest: an edited study needs another one.
     """
+    from guilder_client import forecasts
     from guilder_client.settings import SiteFile
     from guilder_shared.study import Study
 
     settings, asked = SiteFile.load(site), Study.load(study)
     officer = _officer(settings, key)
-    typer.echo(_cost_text(settings, asked), err=as_json)
+    typer.echo("\n".join(forecasts.lines(settings, asked)), err=as_json)
     if not yes:
         typer.confirm("Approve this study at this cost?", abort=True, err=as_json)
     order = officer.approve(
@@ -241,33 +241,3 @@ def _budget_text(each: dict[str, Any]) -> str:
             f"{period['ends']}"
         )
     return text
-
-
-def _cost_text(settings: "SiteFile", study: "Study") -> str:
-    """What a study would take, and from what; without torch."""
-    from guilder_shared.privacy import accounting
-
-    privacy = study.privacy
-    lines = [
-        f"study {study.study.name!r}: {study.study.purpose}",
-        f"digest {study.digest()}",
-        f"reads {study.data.dataset!r}, recipe {study.study.recipe}, from "
-        f"{study.aggregation.min_sites} sites on",
-    ]
-    if privacy.mechanism == "none":
-        lines.append("UNPROTECTED: it adds no noise; no epsilon says what it reveals")
-    else:
-        plan = accounting.solve(study)
-        lines.append(
-            f"takes epsilon {privacy.epsilon:g} at delta {privacy.delta:g} for each "
-            f"{privacy.unit}, in {plan.num_turns} turns (spare ones included) with "
-            f"noise multiplier {plan.noise_multiplier:.4g}"
-        )
-    if (settings.site.state_dir / "ledger.db").exists():
-        with _ledger(settings) as ledger:
-            lines += [
-                _budget_text(_totals(each))
-                for each in ledger.totals().values()
-                if study.data.dataset in each.budget.datasets
-            ]
-    return "\n".join(lines)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from guilder import officer_commands
+from guilder import officer_commands, plan_commands
 
 app = typer.Typer(
     help="Decide what studies may cost; read and verify what they have cost.",
@@ -16,6 +16,8 @@ app.command("officer-key")(officer_commands.officer_key)
 app.command("budget")(officer_commands.budget)
 app.command("approve")(officer_commands.approve)
 app.command("revoke")(officer_commands.revoke)
+app.command("plan")(plan_commands.plan)
+app.command("forecast")(plan_commands.forecast)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from guilder_shared.messages import Plan, sha256
 from guilder_shared.privacy import accounting
 from guilder_shared.privacy.ledger.book import Book
 from guilder_shared.privacy.ledger.filters import MOST_RENYI, ORDERS
-from guilder_shared.privacy.ledger.grants import Asked, Grant
+from guilder_shared.privacy.ledger.grants import Grant, asked_by
 from guilder_shared.reports import words
 from guilder_shared.reports.build import SCHEMA, Report, compose, signed_bytes
 from guilder_shared.study import Study
@@ -253,24 +253,10 @@ def _check_study(grant: Grant) -> None:
         event = accounting.turn_event(study, Plan(**grant.meta["plan"]))
     except (GuilderError, KeyError, ValueError, TypeError):
         raise _disagrees(f"the plan of {where}") from None
-    if _asked(study) != grant.asked():
+    if asked_by(study) != grant.asked():
         raise _disagrees(f"the promise of {where}")
     if event != grant.turn_event:
         raise _disagrees(f"the event of {where}")
-
-
-def _asked(study: Study) -> Asked:
-    """What a study asks of a site's officer, by its own text."""
-    return Asked(
-        study.digest(),
-        study.data.dataset,
-        study.study.recipe,
-        study.privacy.unit,
-        study.privacy.epsilon,
-        study.privacy.delta,
-        study.aggregation.min_sites,
-        study.privacy.mechanism != "none",
-    )
 
 
 def _check_renyi(grant: Grant) -> None:

@@ -13,7 +13,7 @@ durable before anybody is answered.
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from guilder_shared.errors import BudgetSpent
 from guilder_shared.orders import Order
@@ -25,6 +25,21 @@ from guilder_shared.privacy.ledger.pen import Pen
 from guilder_shared.privacy.ledger.totals import Totals, totals
 
 UNDECIDED = "0" * 64  # an approval's place while nobody has looked for one
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a ledger says to a study.
+
+    Attributes:
+        error: The refusal; None if it is accepted.
+        left: Of the budget or period without room; None if none is to blame.
+        approval: The order that permits it; empty if it is refused.
+    """
+
+    error: BudgetSpent | None = None
+    left: Totals | None = None
+    approval: str = ""
 
 
 def admit(pen: Pen, order: Order) -> bool:
@@ -63,59 +78,92 @@ def reserve(pen: Pen, body: Body, *, meta: Body, grant_id: str | None) -> Grant:
         if old is not None:
             refusals.demand_same_plan(old, body)
             return old.snapshot()
-        body["protected"] = is_protected(body["turn_event"])
-        numbers = zip(ORDERS, _renyi(body), strict=True)
-        body["renyi"] = {str(order): number for order, number in numbers}
-        body["meta"], body["approval"] = meta, UNDECIDED
-        body["grant_id"] = grant_id or secrets.token_hex(16)
-        time = pen.now()
-        asked = refusals.sound(read_grant, {**body, "time": time})
-        if asked.grant_id in book.grants:
-            raise refusals.cannot_be("grant_id", asked.grant_id)
-        body["approval"] = _permitted(pen, asked, body, time)
-        if asked.is_protected:
-            _demand_room(pen, replace(asked, approval=body["approval"]), body)
-        pen.write("reserve", body, time=time)
+        asked = _asked(pen, body, meta=meta, grant_id=grant_id)
+        judged = _judge(pen, asked, body)
+        if judged.error is not None:
+            refusal = refusals.entry(body, judged.error, judged.left)
+            if refusals.is_news(refusal, pen.refused):
+                pen.write("refuse", refusal)
+            raise judged.error
+        body["approval"] = judged.approval
+        pen.write("reserve", body, time=asked.reserved_at)
         return pen.grant(asked.grant_id).snapshot()
 
 
-def _permitted(pen: Pen, grant: Grant, body: Body, time: str) -> str:
-    """The order that permits a study; raise, and write the refusal, if none does."""
+def would(pen: Pen, body: Body, *, permitted: bool) -> Judged:
+    """What `reserve` would answer now; nothing is written.
+
+    Args:
+        pen: Of the ledger; it may be open for reading.
+        body: As for `reserve`.
+        permitted: As if an order permitted it, so that room alone decides.
+    """
+    with pen.writing():
+        asked = _asked(pen, body, meta={}, grant_id=None)
+        if not permitted:
+            return _judge(pen, asked, body)
+        return _room(pen, asked, body) if asked.is_protected else Judged()
+
+
+def _asked(pen: Pen, body: Body, *, meta: Body, grant_id: str | None) -> Grant:
+    """Complete a body with what is computed from it; the grant it would make."""
+    body["protected"] = is_protected(body["turn_event"])
+    numbers = zip(ORDERS, _renyi(body), strict=True)
+    body["renyi"] = {str(order): number for order, number in numbers}
+    body["meta"], body["approval"] = meta, UNDECIDED
+    body["grant_id"] = grant_id or secrets.token_hex(16)
+    asked = refusals.sound(read_grant, {**body, "time": pen.now()})
+    if asked.grant_id in pen.book.grants:
+        raise refusals.cannot_be("grant_id", asked.grant_id)
+    return asked
+
+
+def _judge(pen: Pen, asked: Grant, body: Body) -> Judged:
+    """An officer's permission first, then room in every budget."""
     decisions, site = pen.book.decisions, pen.book.site
+    time = asked.reserved_at
     try:
-        return decisions.permission(grant.asked(), time, site=site).order_id
+        order_id = decisions.permission(asked.asked(), time, site=site).order_id
     except BudgetSpent as error:
-        _refuse(pen, body, error, None)
-        raise
+        return Judged(error)
+    if not asked.is_protected:
+        return Judged(approval=order_id)
+    return _room(pen, replace(asked, approval=order_id), body)
 
 
-def _demand_room(pen: Pen, grant: Grant, body: Body) -> None:
-    """Raise, and write the refusal, unless every budget concerned has room."""
+def _room(pen: Pen, grant: Grant, body: Body) -> Judged:
     accounts, site = pen.book.accounts, pen.book.site
     named = accounts.budgets_of(grant.dataset)
     if not named:
-        raise _refuse(pen, body, refusals.no_budget(site, body), None)
+        return Judged(refusals.no_budget(site, body))
     for budget in named:
         if budget.unit not in (None, grant.unit):
-            error = refusals.other_unit(site, grant, budget)
-            raise _refuse(pen, body, error, None)
+            return Judged(refusals.other_unit(site, grant, budget))
     full = accounts.without_room(grant, Filters.have_room)
     if full is not None:
         left = totals(pen.book, full.name, grant.reserved_at)
-        raise _refuse(pen, body, refusals.no_room(site, body, left), left)
+        near = _nearest(grant, left.left_epsilon, left.left_delta)
+        return Judged(refusals.no_room(site, body, left, near), left)
     full = accounts.beyond_period(grant)
     if full is not None:
         left = totals(pen.book, full.name, grant.reserved_at)
-        raise _refuse(pen, body, refusals.beyond_period(site, grant, left), left)
+        assert left.period is not None
+        near = _nearest(grant, left.period.left_epsilon, grant.delta)
+        return Judged(refusals.beyond_period(site, grant, left, near), left)
+    return Judged(approval=grant.approval)
 
 
-def _refuse(
-    pen: Pen, body: Body, error: BudgetSpent, left: Totals | None
-) -> BudgetSpent:
-    refusal = refusals.entry(body, error, left)
-    if refusals.is_news(refusal, pen.refused):
-        pen.write("refuse", refusal)
-    return error
+def _nearest(grant: Grant, epsilon: float, delta: float) -> str:
+    """The nearest plans that would fit into what is left, in words."""
+    if epsilon <= 0 or delta < grant.delta:
+        return "no plan at this delta fits"
+    from guilder_shared.privacy import planning
+
+    turns = planning.turns_that_fit(
+        grant.turn_event, grant.num_turns, epsilon=epsilon, delta=grant.delta
+    )
+    fewer = f", or {turns} of {grant.num_turns} turns with this noise" if turns else ""
+    return f"nearest that fits: epsilon {epsilon:g} with more noise{fewer}"
 
 
 def _renyi(body: Body) -> list[float]:

@@ -18,6 +18,7 @@ from guilder_shared.privacy.ledger.bodies import (
     num_steps,
 )
 from guilder_shared.privacy.ledger.filters import NOTHING, ORDERS, Cost
+from guilder_shared.study import Study
 
 NUM_REPEATS = 3  # times a turn that was spent and not sealed may run again
 UNITS = ("record", "person", "site")
@@ -187,6 +188,20 @@ class Refusal:
 
     seq: int
     body: Body
+
+
+def asked_by(study: Study) -> Asked:
+    """What a study asks of a site's officer, by its own text."""
+    return Asked(
+        study.digest(),
+        study.data.dataset,
+        study.study.recipe,
+        study.privacy.unit,
+        study.privacy.epsilon,
+        study.privacy.delta,
+        study.aggregation.min_sites,
+        study.privacy.mechanism != "none",
+    )
 
 
 def read_grant(body: Body) -> Grant:

@@ -90,7 +90,7 @@ def other_unit(site: str, grant: Grant, budget: Budget) -> BudgetSpent:
     )
 
 
-def beyond_period(site: str, grant: Grant, left: Totals) -> BudgetSpent:
+def beyond_period(site: str, grant: Grant, left: Totals, near: str) -> BudgetSpent:
     """A study for which the lifetime may have room, but not the period (GLD-B016)."""
     period = left.period
     assert period is not None
@@ -98,14 +98,14 @@ def beyond_period(site: str, grant: Grant, left: Totals) -> BudgetSpent:
         "GLD-B016",
         f"site {site!r}: study {grant.study_name!r} needs epsilon {grant.epsilon:g}, "
         f"but {period.left_epsilon:g} of {period.epsilon:g} is left of budget "
-        f"{left.budget.name!r} in the period to {period.ends}; nothing was read and "
-        "nothing was sent",
+        f"{left.budget.name!r} in the period to {period.ends}; {near}; nothing "
+        "was read and nothing was sent",
         why="The officer releases a budget's lifetime period by period.",
         fix="Submit it in the next period, or have the officer change the period.",
     )
 
 
-def no_room(site: str, body: Body, left: Totals) -> BudgetSpent:
+def no_room(site: str, body: Body, left: Totals, near: str) -> BudgetSpent:
     """No filter of a budget has room for a study (GLD-B003)."""
     budget = left.budget
     fullest = min(left.renyi_used.values(), default=math.inf)
@@ -114,7 +114,8 @@ def no_room(site: str, body: Body, left: Totals) -> BudgetSpent:
         f"site {site!r}: study {body['study_name']!r} needs epsilon "
         f"{body['epsilon']:g} at delta {body['delta']:g}, but {left.left_epsilon:g} "
         f"of {budget.epsilon:g} and delta {left.left_delta:g} of {budget.delta / 2:g} "
-        f"are left in budget {budget.name!r}; nothing was read and nothing was sent",
+        f"are left in budget {budget.name!r}; {near}; nothing was read and nothing was "
+        "sent",
         why=f"No Rényi filter has room either; the emptiest is {fullest:.0%} full.",
         fix="Lower the study's epsilon, or have the officer raise the budget.",
     )

@@ -14,6 +14,7 @@ most ever leaves.
 import logging
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
@@ -22,10 +23,11 @@ from guilder_shared.identity import SigningKey
 from guilder_shared.journal import Journal
 from guilder_shared.orders import Order
 from guilder_shared.privacy.ledger import acceptance, refusals, turns
+from guilder_shared.privacy.ledger.acceptance import Judged
 from guilder_shared.privacy.ledger.bodies import FORMAT, Body
 from guilder_shared.privacy.ledger.budgets import Budget
 from guilder_shared.privacy.ledger.decisions import Admitted, PublicSize
-from guilder_shared.privacy.ledger.grants import Grant, Spend
+from guilder_shared.privacy.ledger.grants import Asked, Grant, Spend
 from guilder_shared.privacy.ledger.heads import Head
 from guilder_shared.privacy.ledger.pen import Pen
 from guilder_shared.privacy.ledger.totals import Totals, totals
@@ -191,6 +193,30 @@ class Ledger:
             "num_turns": num_turns,
         }
         return acceptance.reserve(self._pen, body, meta=meta, grant_id=grant_id)
+
+    def would_accept(
+        self, asked: Asked, turn_event: Body, num_turns: int, *, permitted: bool = False
+    ) -> Judged:
+        """What `reserve` would answer a new run of a study now; writes nothing.
+
+        Args:
+            asked: What the study asks.
+            turn_event: One turn's mechanism.
+            num_turns: Rounds and spare turns.
+            permitted: As if the officer permitted it: whether there is room.
+
+        Raises:
+            BudgetSpent: The numbers cannot be (GLD-B007).
+        """
+        body: Body = {
+            "run_id": "",
+            "server": "",
+            "study_name": asked.study_digest[:16],
+            **asdict(asked),
+            "turn_event": turn_event,
+            "num_turns": num_turns,
+        }
+        return acceptance.would(self._pen, body, permitted=permitted)
 
     def spend(self, grant_id: str, turn_no: int, request_hash: str) -> Spend:
         """Charge one turn; durable when this returns, before any row is read.

@@ -1,0 +1,101 @@
+"""`guilder privacy plan | forecast`: what a study costs, before anybody approves it."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from guilder_shared.privacy.planning import Outlook
+
+StudyArgument = Annotated[Path, typer.Argument(help="The study file.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change a line: privacy.epsilon=2. Repeatable."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+def plan(
+    study: StudyArgument,
+    changes: SetOption = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", help="Also draw epsilon by turn.", metavar="SVG"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show STUDY's noise, its epsilon turn by turn, and what other schedules buy.
+
+    Needs no site and no data; takes some seconds.
+    """
+    from guilder.plan_picture import draw
+    from guilder_shared import durable
+    from guilder_shared.privacy import planning
+    from guilder_shared.study import Study
+
+    asked = Study.load(study, changes or [])
+    found = planning.outlook(asked)
+    if picture is not None:
+        svg = draw(found, asked.study.name, asked.privacy.unit)
+        durable.write(picture, svg.encode())
+    if as_json:
+        facts = {"digest": asked.digest(), "unit": asked.privacy.unit, **asdict(found)}
+        typer.echo(json.dumps(facts))
+    else:
+        typer.echo(_text(found, asked.privacy.unit))
+
+
+def forecast(
+    study: StudyArgument,
+    site: Annotated[
+        Path, typer.Option("--site", help="The site file.", metavar="SITE.TOML")
+    ] = Path("site.toml"),
+    changes: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what STUDY would take here: lifetime, spent, reserved, remaining.
+
+    Writes nothing. Exit code 4 if it has no room.
+    """
+    from guilder_client import forecasts
+    from guilder_client.settings import SiteFile
+    from guilder_client.site import read_ledger
+    from guilder_shared.study import Study
+
+    settings, asked = SiteFile.load(site), Study.load(study, changes or [])
+    if not as_json:
+        for line in forecasts.lines(settings, asked):
+            typer.echo(line)
+    with read_ledger(settings) as ledger:
+        found = forecasts.forecast(ledger, asked)
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+    if found.no_room:
+        raise typer.Exit(4)
+
+
+def _text(found: "Outlook", unit: str) -> str:
+    own = found.schedule
+    lines = [
+        f"epsilon {found.epsilon:.4g} at delta {found.delta:g} for each {unit} of a "
+        f"site, over {found.plan.num_turns} turns (spare ones included)",
+        f"noise multiplier {own.noise_multiplier:.4g} at sample rate "
+        f"{own.sample_rate:g}, {own.rounds} rounds",
+        "",
+        "turns    epsilon of the turns so far (for comparison, no guarantee)",
+    ]
+    widest = found.by_turn[-1][1]
+    for turn_no, epsilon in found.by_turn:
+        bar = "█" * max(1, round(40 * epsilon / widest))
+        lines.append(f"{turn_no:5}    {epsilon:6.3f}  {bar}")
+    lines += ["", "the same promise with   rounds   rate     noise   noise/signal"]
+    for each in (own, *found.others):
+        mark = "this study" if each is own else ""
+        lines.append(
+            f"{mark:22}  {each.rounds:6}   {each.sample_rate:<7.3g}"
+            f"{each.noise_multiplier:7.3f}   {each.relative_noise:.2f}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,75 @@
+"""The cost is shown before anybody approves: plan and forecast, as typed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from guilder_client.settings import SiteFile
+from guilder_client.site import Site
+from guilder_server.init import LocalData, init_local
+from guilder_simulations.studies import path_of
+
+STUDY = str(path_of("breast-cancer"))
+DATASET = "biopsies"
+
+
+def guilder(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "guilder", "privacy", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+def test_a_plan_is_drawn_and_told_the_same_to_people_and_machines(
+    tmp_path: Path,
+) -> None:
+    picture = tmp_path / "plan.svg"
+    told = guilder("plan", STUDY, "--picture", str(picture), "--json")
+    text = guilder("plan", STUDY, "--set", "training.rounds=8")
+
+    found: dict[str, Any] = json.loads(told.stdout)
+    root = ElementTree.fromstring(picture.read_text("utf-8"))
+    assert (told.returncode, text.returncode) == (0, 0), told.stderr + text.stderr
+    assert found["by_turn"][-1] == [found["plan"]["num_turns"], found["epsilon"]]
+    (line,) = (each for each in root if each.tag.endswith("polyline"))
+    assert len(line.attrib["points"].split()) == 1 + len(found["by_turn"])
+    assert "://" not in picture.read_text("utf-8").replace(
+        "http://www.w3.org/2000/svg", ""
+    )
+    assert "for comparison, no guarantee" in text.stdout
+    assert "this study" in text.stdout
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    data = LocalData(dataset=DATASET, public_size=140, epsilon=4.0, delta=1e-3 / 2)
+    init_local(
+        tmp_path / "c", ["a"], host="127.0.0.1", port=1, control_port=2, data=data
+    )
+    path = tmp_path / "c" / "sites" / "a" / "site.toml"
+    Site.open(SiteFile.load(path)).ledger.shut()
+    return path
+
+
+def test_a_forecast_shows_what_would_be_left_and_writes_nothing(site: Path) -> None:
+    where = ["--site", str(site)]
+    ledger = site.parent / "state" / "ledger.db"
+    before = ledger.read_bytes()
+
+    fits = guilder("forecast", STUDY, *where, "--json")
+    full = guilder("forecast", STUDY, *where, "--set", "privacy.epsilon=9")
+
+    found: dict[str, Any] = json.loads(fits.stdout)
+    assert (fits.returncode, full.returncode) == (0, 4), fits.stderr
+    (share,) = found["shares"]
+    assert (share["lifetime"], share["spent"], share["reserved"]) == (4, 0, 0)
+    assert share["remaining"] == 4 - share["this"]
+    assert (found["no_room"], found["not_permitted"]) == ("", "")
+    assert "GLD-B003" in full.stdout
+    assert "nearest that fits: epsilon 4 with more noise, or" in full.stdout
+    assert ledger.read_bytes() == before
