@@ -65,6 +65,7 @@ def _check_study(site: Any, path: Path) -> str:
     public_size = site.public_size(
         study
     )  # PolicyRefused if it is not mapped, or not typed
+    policy.demand_small_delta(site, study)
     source = open_source(site.settings.data[study.data.dataset])
     source.check(study.site_contract)
     source.check_cells(study.site_contract)

@@ -40,6 +40,7 @@ def consider(site: Site, offer: Offer) -> Answer:
             terms.demand_signed(site.settings, site.ledger)
         site.source(study.data.dataset).check(study.site_contract)
         public_size = site.public_size(study)
+        demand_small_delta(site, study)
         accounting.confirm(study, offer.plan)
         _self_test(site, study, offer.plan, public_size)
         grant = _reserve(site, study, offer)
@@ -50,6 +51,30 @@ def consider(site: Site, offer: Offer) -> Answer:
     # The weight of its replies; where sites are the units, each counts as one.
     weight = 1 if study.privacy.unit == "site" else public_size
     return Answer(Verdict.ACCEPTED, site.name, grant.grant_id, public_size=weight)
+
+
+def demand_small_delta(site: Site, study: Study) -> None:
+    """Refuse a delta at which giving away whole units would keep the promise.
+
+    A mechanism that publishes each unit with chance delta is (0, delta)-DP; among
+    1 / delta units it publishes one.
+
+    Raises:
+        PolicyRefused: GLD-S032.
+    """
+    privacy = study.privacy
+    if privacy.mechanism == "none" or privacy.unit == "site":
+        return
+    public_size = site.public_size(study)
+    if privacy.delta * public_size < 1:
+        return
+    raise PolicyRefused(
+        "GLD-S032",
+        f"the study's delta {privacy.delta:g} is too large for the {public_size} "
+        f"{privacy.unit}s of {study.data.dataset!r} at site {site.name!r}",
+        why="One of 1 / delta units could be given away within the promise.",
+        fix=f"privacy.delta below {1 / public_size:.1g}",
+    )
 
 
 def _self_test(site: Site, study: Study, plan: Plan, public_size: int) -> None:

@@ -105,6 +105,23 @@ def test_an_offer_within_policy_is_accepted_with_the_typed_size(
     assert (answer.verdict, answer.public_size) == (Verdict.ACCEPTED, 100)
 
 
+@pytest.mark.parametrize(("size", "refused"), [(9_000, False), (10_000, True)])
+def test_a_delta_too_large_for_the_public_size_is_refused(
+    open_site: OpenSite, size: int, refused: bool
+) -> None:
+    site = open_site(
+        lambda text: text.replace("public_size = 100 ", f"public_size = {size} ")
+    )
+    loose = study_with(privacy__delta=1e-4)
+
+    answer = policy.consider(
+        site, Offer("r", loose.canonical(), accounting.solve(loose))
+    )
+
+    assert ("GLD-S032" in answer.reason) == refused
+    assert site.ledger.grants() == []
+
+
 def test_the_same_run_offered_twice_is_one_grant_and_a_second_run_another(
     open_site: OpenSite,
 ) -> None:
