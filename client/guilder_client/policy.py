@@ -202,6 +202,7 @@ def check(site: Site, request: TurnRequest) -> tuple[Grant, Study, Plan]:
 
 def _reserve(site: Site, study: Study, offer: Offer) -> Grant:
     plan = offer.plan
+    event = accounting.turn_event(study, plan)
     return site.ledger.reserve(
         run_id=offer.run_id,
         server=site.settings.site.server,
@@ -213,8 +214,9 @@ def _reserve(site: Site, study: Study, offer: Offer) -> Grant:
         cohort=study.aggregation.min_sites,
         study_epsilon=study.privacy.epsilon,
         study_delta=study.privacy.delta,
-        turn_event=accounting.turn_event(study, plan),
+        turn_event=event,
         num_turns=plan.num_turns,
+        evidence=accounting.evidence(event, plan.num_turns, study.privacy.delta),
         meta={
             "study": offer.study.decode(),
             "plan": asdict(plan),

@@ -19,11 +19,12 @@ Review, crash order: pure functions; nothing is durable here and nothing is sent
 import math
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import Literal
+from importlib.metadata import version
+from typing import Any, Literal
 
 from guilder_shared.errors import PlanError, StudyError
 from guilder_shared.messages import Plan
-from guilder_shared.privacy import bounds, noise
+from guilder_shared.privacy import bounds, noise, prv
 from guilder_shared.privacy.events import (
     MIN_NOISE_MULTIPLIER,
     Event,
@@ -130,6 +131,45 @@ def renyi(event: Event, orders: Sequence[int]) -> list[float]:
     if leaves is None:
         return [math.inf] * len(orders)
     return list(bounds.renyi(leaves, tuple(orders)))
+
+
+def evidence(turn_event: Event, num_turns: int, delta: float) -> dict[str, Any] | None:
+    """What three accountants say of a schedule, to be kept with its acceptance.
+
+    Args:
+        turn_event: One turn's mechanism.
+        num_turns: Rounds and spare turns.
+        delta: Of the study.
+
+    Returns:
+        `pld` (tight, residue included; what plans rest on), `rdp` (loose), `prv` (an
+        upper bound by another method; None where it would take too long), each an
+        epsilon at `delta`, and `versions`. None for an unprotected event.
+
+    Raises:
+        PlanError: GLD-P004 two of them contradict each other.
+    """
+    leaves = merge([(turn_event, num_turns)])
+    if leaves is None:
+        return None
+    tight = bounds.epsilon(leaves, delta, fine=True)
+    arithmetic = bounds.on_grid(leaves, delta, bounds.COARSE)
+    eps_error = max(1e-4, min(0.01, tight / 50))
+    third = prv.epsilon(leaves, arithmetic.ideal_delta, eps_error)
+    if third is not None:
+        bounds.demand_near(tight - arithmetic.arithmetic, third.lower, third.upper)
+    loose = bounds.renyi_epsilon(leaves, delta, None)
+    return {
+        "delta": delta,
+        "pld": _short(tight),
+        "rdp": _short(loose),
+        "prv": None if third is None else _short(third.upper),
+        "versions": {name: version(name) for name in ("dp-accounting", "scipy")},
+    }
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 def residue(

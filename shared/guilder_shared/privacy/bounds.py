@@ -22,7 +22,7 @@ Leaves = tuple[Leaf, ...]
 
 COARSE, FINE = 1e-3, 1e-4  # widths of a privacy loss distribution's cells
 _FINEST = FINE / 32
-_QUICK_ORDERS = (1.1, 1.25, 1.5, *range(2, 33), 40, 48, 64, 96, 128, 256, 512)
+QUICK_ORDERS = (1.1, 1.25, 1.5, *range(2, 33), 40, 48, 64, 96, 128, 256, 512)
 # Hostile plans must not fill the memory: beyond these the looser bound serves.
 _PLD_FITS = 2000.0  # Renyi epsilon up to which a coarse PLD fits (millions of cells)
 _FINE_FITS = 200.0  # epsilon up to which a fine one does
@@ -67,13 +67,13 @@ def on_grid(leaves: Leaves, delta: float, interval: float) -> Found:
         delta: In (0, 1).
         interval: Width of the grid's cells; smaller is tighter and slower.
     """
-    upper = renyi_epsilon(leaves, delta, _QUICK_ORDERS)
+    upper = renyi_epsilon(leaves, delta, QUICK_ORDERS)
     left = noise.residue(num_steps(leaves), epsilon=upper, delta=delta)
     if left.delta >= delta:
         return Found(math.inf, delta, left.epsilon)
     ideal_delta = delta - left.delta
     if upper > _PLD_FITS:
-        value = renyi_epsilon(leaves, ideal_delta, _QUICK_ORDERS)
+        value = renyi_epsilon(leaves, ideal_delta, QUICK_ORDERS)
     else:
         value = pld_epsilon(leaves, ideal_delta, interval)
     return Found(value, ideal_delta, left.epsilon)
@@ -100,6 +100,26 @@ def _cross_check(leaves: Leaves, delta: float, value: float) -> None:
             why="The tight figure may not exceed the loose one; one of them is wrong.",
             fix="Nothing was charged. Report this with the study file.",
         )
+
+
+def demand_near(value: float, lower: float, upper: float) -> None:
+    """Raise unless a tight figure lies within another method's bounds, and a bit more.
+
+    Below them by 2 % is a fault. Above them it is pessimistic, as its grid is for very
+    small epsilons; by 10 % and 0.02 it is a fault as well.
+
+    Raises:
+        PlanError: GLD-P004.
+    """
+    if lower * 0.98 - 1e-6 <= value <= upper * 1.1 + 0.02:
+        return
+    raise PlanError(
+        "GLD-P004",
+        f"the accountants disagree: privacy loss distribution {value:.6g}, privacy "
+        f"loss random variable between {lower:.6g} and {upper:.6g}.",
+        why="Both bound the same figure; one of them is wrong.",
+        fix="Nothing was charged. Report this with the study file.",
+    )
 
 
 def num_steps(leaves: Leaves) -> int:

@@ -8,6 +8,7 @@ public constants only. Merging equal events is exact: composition is commutative
 Review, crash order: pure data.
 """
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -39,6 +40,19 @@ def gaussian_event(noise_multiplier: float, *, sample_rate: float = 1.0) -> Even
         "sampling_probability": sample_rate,
         "of": step,
     }
+
+
+def joint_noise_multiplier(noise_multipliers: Iterable[float]) -> float:
+    """Of several Gaussian answers computed on one draw: they are one mechanism.
+
+    The vector of all answers, each over its own noise's standard deviation, has the
+    root of the sum of 1 / noise_multiplier^2 as its sensitivity. To charge the answers
+    as if each had a draw of its own would count the sampling's secrecy twice.
+
+    Args:
+        noise_multipliers: Of each answer, over its own sensitivity; at least one.
+    """
+    return 1 / math.sqrt(sum(each**-2 for each in noise_multipliers))
 
 
 def self_composed(event: Event, count: int) -> Event:

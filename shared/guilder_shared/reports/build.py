@@ -119,6 +119,7 @@ def _study_totals(grant: Grant) -> Report:
             "epsilon": epsilon_of(grant, len(grant.turns)),
             "num_turns": len(grant.turns),
         },
+        **({} if grant.evidence is None else {"evidence": grant.evidence}),
     }
 
 

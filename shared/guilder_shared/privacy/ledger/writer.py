@@ -146,6 +146,7 @@ class Ledger:
         num_turns: int,
         meta: Body,
         grant_id: str | None = None,
+        evidence: Body | None = None,
     ) -> Grant:
         """Set aside a study's whole schedule; durable when this returns.
 
@@ -168,6 +169,7 @@ class Ledger:
             num_turns: Rounds and spare turns, 1 or more.
             meta: Public facts for the report; a JSON object.
             grant_id: Fixed by a simulation; otherwise 128 random bits.
+            evidence: What other accountants say (`accounting.evidence`).
 
         Raises:
             BudgetSpent: No order permits it (GLD-B010) or it is revoked (GLD-B012)
@@ -192,6 +194,8 @@ class Ledger:
             "turn_event": turn_event,
             "num_turns": num_turns,
         }
+        if evidence is not None:
+            body["evidence"] = evidence
         return acceptance.reserve(self._pen, body, meta=meta, grant_id=grant_id)
 
     def would_accept(
