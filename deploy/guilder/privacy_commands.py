@@ -28,16 +28,50 @@ def report(
     out: Annotated[
         Path, typer.Option("--out", help="Folder for the report's files.")
     ] = Path("reports"),
+    language: Annotated[
+        str, typer.Option("--language", help="Of the page: en or zh.")
+    ] = "en",
 ) -> None:
     """Write this site's signed privacy report, as JSON and as HTML."""
     from guilder_client.settings import SiteFile
     from guilder_client.site import read_ledger
     from guilder_shared import reports
+    from guilder_shared.reports.texts import LANGUAGES
 
+    if language not in LANGUAGES:
+        raise typer.BadParameter(f"{language!r} is not one of en, zh")
     settings = SiteFile.load(site)
     with read_ledger(settings) as ledger:
-        path = reports.write(ledger, out)
+        path = reports.write(ledger, out, language)
     typer.echo(str(path))
+
+
+@app.command()
+def consortium(
+    files: Annotated[list[Path], typer.Argument(help="Reports, NAME.report.json.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="The page to write.", metavar="HTML")
+    ] = Path("consortium.html"),
+    language: Annotated[
+        str, typer.Option("--language", help="Of the page: en or zh.")
+    ] = "en",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout.")
+    ] = False,
+) -> None:
+    """Verify several sites' reports and show them on one page.
+
+    Exit code 5 if one of them was changed.
+    """
+    from guilder_shared import durable
+    from guilder_shared.reports import consortium as together
+    from guilder_shared.reports.texts import LANGUAGES
+
+    if language not in LANGUAGES:
+        raise typer.BadParameter(f"{language!r} is not one of en, zh")
+    found = together.combine(files)
+    durable.write(out, together.page(found, language).encode())
+    typer.echo(json.dumps(found) if as_json else str(out))
 
 
 @app.command()

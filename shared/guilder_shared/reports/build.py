@@ -4,8 +4,8 @@ The same entries give the same bytes: every time in a report is an entry's own. 
 module signs through the ledger; it reads no rows and no clock, and writes no file.
 """
 
-import math
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 import rfc8785
@@ -17,9 +17,9 @@ from guilder_shared.privacy.ledger.book import Book
 from guilder_shared.privacy.ledger.filters import Cost
 from guilder_shared.privacy.ledger.grants import Grant, Turn
 from guilder_shared.privacy.ledger.totals import totals
-from guilder_shared.reports import words
+from guilder_shared.reports import approvals, figures, words
 
-SCHEMA = "guilder-report-1"
+SCHEMA = "guilder-report-2"
 Report = dict[str, Any]
 
 
@@ -69,15 +69,17 @@ def compose(book: Book, rows: list[Report]) -> Report:
         "schema": SCHEMA,
         "as_of": book.time,
         "site": {"name": book.site, "public_key": book.public_hex},
-        "studies": [_study(grant) for grant in book.grants.values()],
+        "officer": approvals.officer(book),
+        "studies": [_study(book, grant) for grant in book.grants.values()],
         "budgets": [_budget(book, name) for name in sorted(book.budgets)],
+        "orders": approvals.orders(book),
         "refusals": [refusal.body for refusal in book.refusals],
         "not_protected": list(words.NOT_PROTECTED),
         "ledger": {"head": head, "entries": rows},
     }
 
 
-def _study(grant: Grant) -> Report:
+def _study(book: Book, grant: Grant) -> Report:
     header = words.study_of(grant).get("study", {})
     return {
         "name": grant.study_name,
@@ -89,7 +91,10 @@ def _study(grant: Grant) -> Report:
         "dataset": grant.dataset,
         "accepted_at": grant.reserved_at,
         "ended": grant.closed,
+        "approval": approvals.approval(book, grant),
         "guarantee": words.guarantee(grant),
+        "curve": figures.curve(grant),
+        "beliefs": figures.beliefs(grant),
         "events": [_events(grant)],
         "totals": _study_totals(grant),
         "releases": [_release(turn) for turn in grant.turns.values()],
@@ -134,7 +139,7 @@ def epsilon_of(grant: Grant, num_turns: int) -> float | None:
     if not grant.is_protected:
         return None
     value = accounting.epsilon([(grant.turn_event, num_turns)], grant.delta)
-    return math.ceil(value * 1e6) / 1e6
+    return figures.up(value)
 
 
 def _release(turn: Turn) -> Report:
@@ -150,26 +155,29 @@ def _release(turn: Turn) -> Report:
 
 
 def _budget(book: Book, name: str) -> Report:
-    figures = totals(book, name)
-    budget = figures.budget
+    totalled = totals(book, name)
+    budget = totalled.budget
     by_unit = _by_unit(book.grants_of(budget))
     return {
         "name": budget.name,
         "datasets": list(budget.datasets),
+        "unit": budget.unit,
+        "period": None if totalled.period is None else asdict(totalled.period),
         "epsilon": {
             "limit": budget.epsilon,
-            "spent": figures.spent_epsilon,
-            "reserved": figures.reserved_epsilon,
-            "left": figures.left_epsilon,
+            "spent": totalled.spent_epsilon,
+            "reserved": totalled.reserved_epsilon,
+            "left": totalled.left_epsilon,
         },
         "delta": {
             "limit": budget.delta / 2,
-            "spent": figures.spent_delta,
-            "reserved": figures.reserved_delta,
-            "left": figures.left_delta,
+            "spent": totalled.spent_delta,
+            "reserved": totalled.reserved_delta,
+            "left": totalled.left_delta,
         },
         "delta_of_all_filters": budget.delta,
-        "renyi_used": {str(a): used for a, used in figures.renyi_used.items()},
+        "history": figures.history(book, budget),
+        "renyi_used": {str(a): used for a, used in totalled.renyi_used.items()},
         **({"by_unit": by_unit} if by_unit.keys() - {"record"} else {}),
     }
 

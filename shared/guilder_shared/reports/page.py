@@ -1,181 +1,156 @@
 """A report as one HTML page that needs nothing else: no script, font, image or link.
 
-Shows what the signed JSON beside it says; only the JSON can be verified.
+Shows what the signed JSON beside it says; only the JSON can be verified. Page one alone
+answers who, whose presence is hidden, what is spent and left, who approved it, what is
+not protected and how to verify; `annex.py` has the rest.
 """
 
-from collections.abc import Iterable, Sequence
-from html import escape
-from typing import Any
-
+from guilder_shared.reports import annex, pictures
+from guilder_shared.reports.approvals import fingerprint
 from guilder_shared.reports.build import Report
+from guilder_shared.reports.marks import code, number, table, text
+from guilder_shared.reports.texts import Texts
 
-DASH = "\N{EN DASH}"
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto;
        padding: 0 1rem; color: #1b1b1b; background: #fff; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
-table { border-collapse: collapse; width: 100%; margin: 1rem 0; }
-th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #ddd;
+h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin: 1.6rem 0 .3rem; }
+h3 { font-size: 1.05rem; margin: 1.4rem 0 .3rem; }
+table { border-collapse: collapse; width: 100%; margin: .6rem 0; }
+th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #767676;
          vertical-align: top; overflow-wrap: anywhere; }
-code { font-size: .85em; }
-.promise { border-left: 4px solid #2a6; padding: .5rem 1rem; }
-.none { border-color: #c22; background: #fdf0f0; }
+code { font-size: .85em; overflow-wrap: anywhere; }
+.promise { border-left: 4px solid #1b1b1b; padding: .3rem 1rem; }
+.none { border: 3px double #1b1b1b; font-weight: bold; }
+.annex { break-before: page; }
+@media print { body { margin: 0; max-width: none; font-size: 10pt; }
+               tr, svg, .promise { break-inside: avoid; } }
 """
 
 
-def page(report: Report) -> str:
-    """The whole page; every value is escaped."""
-    site = report["site"]
+def page(report: Report, language: str = "en") -> str:
+    """The whole page; every value is escaped.
+
+    Args:
+        report: From `build`.
+        language: "en" or "zh".
+    """
+    say = Texts(language)
+    title = text(say("title", site=report["site"]["name"]))
     parts = [
-        f"<h1>Privacy report of {_text(site['name'])}</h1>",
-        f"<p>As of {_text(report['as_of'])}; ledger entry "
-        f"{report['ledger']['head']['seq']}. Signed by the key "
-        f"<code>{_text(site['public_key'])}</code>. Check it with "
-        f"<code>guilder privacy verify {_text(site['name'])}.report.json</code>.</p>",
-        *(_study(study) for study in report["studies"]),
-        "<h2>Budgets</h2>",
-        _budgets(report["budgets"]),
-        "<h2>Refused</h2>",
-        _refusals(report["refusals"]),
-        "<h2>What is not protected</h2>",
-        "<ul>" + "".join(f"<li>{_text(t)}</li>" for t in report["not_protected"]),
-        "</ul>",
+        f"<h1>{title}</h1>",
+        _section(say("who"), _who(report, say)),
+        _section(say("hidden"), _hidden(report, say)),
+        _section(say("spent"), _spent(report, say)),
+        _section(say("approved"), _approved(report, say)),
+        _section(say("not_protected"), _not_protected(report, say)),
+        _section(say("verify"), _verify(report, say)),
+        '<div class="annex">',
+        f"<h1>{text(say('annex'))}</h1>",
+        annex.annex(report, say),
+        "</div>",
     ]
+    tag = "zh-Hans" if language == "zh" else "en"
     return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>Privacy report of {_text(site['name'])}</title>"
-        f"<style>{STYLE}</style></head><body>\n"
+        f'<!doctype html>\n<html lang="{tag}"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{title}</title><style>{STYLE}</style></head><body><main>\n"
         + "\n".join(parts)
-        + "\n</body></html>\n"
+        + "\n</main></body></html>\n"
     )
 
 
-def _study(study: Report) -> str:
-    guarantee, figures = study["guarantee"], study["totals"]
-    prefix = figures["prefix"]
-    sound = guarantee["protected"] and not guarantee["simulated"]
-    rows = [
-        ("Purpose", study["purpose"]),
-        ("Study", f"{study['name']}, SHA-256 {study['digest']}"),
-        ("Run", f"{study['run_id']} of {study['server']}"),
-        ("Dataset", study["dataset"]),
-        ("Accepted at", study["accepted_at"]),
-        ("Unit and adjacency", f"{guarantee['unit']}: {guarantee['adjacency']}"),
-        *([("Not the same as", guarantee["caveat"])] if "caveat" in guarantee else []),
-        *_across_sites(guarantee),
-        ("Epsilon, accepted", f"{_number(figures['epsilon'])} for {figures['covers']}"),
-        ("Epsilon, recomputed", _number(figures["recomputed_epsilon"])),
-        ("Delta", _number(figures["delta"])),
-        ("Epsilon, prefix", f"{_number(prefix['epsilon'])} for {prefix['covers']}"),
-        ("Mechanism", f"{guarantee['mechanism']}, sampling: {guarantee['sampling']}"),
-        ("Protected against", guarantee["against"]),
-        *(("Event of one turn", _event(line["event"])) for line in study["events"]),
-        *(
-            ("Turns", f"{e['num_turns_spent']} of {e['num_turns']} spent")
-            for e in study["events"]
-        ),
-    ]
-    css = "promise" if sound else "promise none"
+def _section(title: str, body: str) -> str:
+    return f"<h2>{text(title)}</h2>\n{body}"
+
+
+def _who(report: Report, say: Texts) -> str:
+    told = say(
+        "who_text",
+        site="\0",
+        as_of=report["as_of"],
+        entry=report["ledger"]["head"]["seq"],
+        key="\1",
+        officer="\2",
+    )
+    site = report["site"]
     return (
-        f"<h2>{_text(study['name'])}</h2>"
-        f'<p class="{css}">{_text(guarantee["sentence"])}</p>'
-        + _table((), rows)
-        + _releases(study["releases"])
+        "<p>"
+        + text(told)
+        .replace("\0", f"<strong>{text(site['name'])}</strong>")
+        .replace("\1", code(fingerprint(site["public_key"])))
+        .replace("\2", code(report["officer"]["fingerprint"]))
+        + "</p>"
     )
 
 
-def _across_sites(guarantee: Report) -> list[tuple[str, str]]:
-    """What all sites together cost a person, if the study says at how many it is."""
-    told = guarantee.get("across_sites")
-    if told is None:
-        return []
-    epsilon, delta = _number(told["epsilon"]), _number(told["delta"])
-    words = (
-        f"epsilon {epsilon} and delta {delta} at most for a person with rows at "
-        f"{told['max_sites']} sites; that it is at no more is the study's word"
+def _hidden(report: Report, say: Texts) -> str:
+    if not report["studies"]:
+        return f"<p>{text(say('nobody'))}</p>"
+    return "".join(annex.promise(study, say) for study in report["studies"])
+
+
+def _spent(report: Report, say: Texts) -> str:
+    if not report["budgets"]:
+        return f"<p>{text(say('no_budget'))}</p>"
+    return "".join(_budget(budget, say) for budget in report["budgets"])
+
+
+def _budget(budget: Report, say: Texts) -> str:
+    epsilon = budget["epsilon"]
+    unit = budget["unit"]
+    told = say(
+        "budget_text",
+        name=budget["name"],
+        datasets=", ".join(budget["datasets"]),
+        spent=number(epsilon["spent"], say),
+        reserved=number(epsilon["reserved"], say),
+        left=number(epsilon["left"], say),
+        limit=number(epsilon["limit"], say),
+        delta=number(budget["delta_of_all_filters"], say),
+        unit=say("any_unit") if unit is None else say.unit(unit),
     )
-    return [("Over all sites", words)]
+    parts, label = [f"<p>{text(told)}</p>"], told
+    period = budget["period"]
+    if period is not None:
+        told = say(
+            "period_text",
+            begins=period["begins"],
+            ends=period["ends"],
+            limit=f"{period['epsilon']:g}",
+            taken=f"{period['taken_epsilon']:g}",
+            left=f"{period['left_epsilon']:g}",
+        )
+        parts.append(f"<p>{text(told)}</p>")
+    drawn = (epsilon["spent"], epsilon["reserved"], epsilon["limit"])
+    parts.append(pictures.gauge(*drawn, label))
+    return "".join(parts)
 
 
-def _releases(releases: Sequence[Report]) -> str:
-    head = ("Turn", "Charged at", "Started", "Sealed at", "SHA-256 of what may leave")
-    return _table(
-        head,
+def _approved(report: Report, say: Texts) -> str:
+    if not report["studies"]:
+        return f"<p>{text(say('nobody'))}</p>"
+    head = (say("study"), say("order"), say("officer"), say("until"))
+    rows = (
         (
-            (
-                release["turn_no"],
-                release["charged_at"],
-                release["started"],
-                release["sealed_at"] or ("given up" if release["given_up"] else DASH),
-                release["sha256"] or DASH,
-            )
-            for release in releases
-        ),
+            study["name"],
+            f"{study['approval']['say']} {study['approval']['name']} "
+            f"({study['approval']['order_id'][:16]})",
+            study["approval"]["officer"],
+            study["approval"]["expires"] or say("never"),
+        )
+        for study in report["studies"]
     )
+    return table(head, rows, say("approved"))
 
 
-def _budgets(budgets: Sequence[Report]) -> str:
-    head = ("Budget", "Datasets", "", "Limit", "Spent", "Reserved", "Left")
-    names = ("limit", "spent", "reserved", "left")
-    return _table(
-        head,
-        (
-            (
-                budget["name"],
-                ", ".join(budget["datasets"]),
-                of,
-                *(_number(budget[of][name]) for name in names),
-            )
-            for budget in budgets
-            for of in ("epsilon", "delta")
-        ),
-    ) + _by_unit(budgets)
+def _not_protected(report: Report, say: Texts) -> str:
+    sentences = say.not_protected(report["not_protected"])
+    return "<ul>" + "".join(f"<li>{text(each)}</li>" for each in sentences) + "</ul>"
 
 
-def _by_unit(budgets: Sequence[Report]) -> str:
-    """What each kind of unit has cost, where not all studies protect records."""
-    rows = [
-        (budget["name"], unit, _number(cost["epsilon"]), _number(cost["delta"]))
-        for budget in budgets
-        for unit, cost in budget.get("by_unit", {}).items()
-    ]
-    if not rows:
-        return ""
-    head = ("Budget", "Unit", "Epsilon spent and reserved", "Delta")
-    told = "<p>Studies that protect different units: their figures do not add up.</p>"
-    return told + _table(head, rows)
-
-
-def _refusals(refusals: Sequence[Report]) -> str:
-    if not refusals:
-        return "<p>No study was refused for lack of budget.</p>"
-    head = ("At", "Study", "Run", "Needed", "Left", "Budget")
-    names = ("time", "study_name", "run_id", "epsilon", "left", "budget")
-    return _table(head, ([row[name] for name in names] for row in refusals))
-
-
-def _event(event: dict[str, Any]) -> str:
-    """An event as words: 25 times poisson-sampled (0.01) gaussian (0.8)."""
-    inner = f" {_event(event['of'])}" if "of" in event else ""
-    kind = event["event"]
-    if kind == "self-composed":
-        return f"{event['count']} times{inner}"
-    numbers = [f"{v:g}" for k, v in event.items() if k not in ("event", "of")]
-    return f"{kind} ({', '.join(numbers)}){inner}" if numbers else f"{kind}{inner}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    top = "".join(f"<th>{_text(cell)}</th>" for cell in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>"
-        for row in rows
-    )
-    return f"<table>{f'<tr>{top}</tr>' if top else ''}{body}</table>"
-
-
-def _number(value: float | None) -> str:
-    return "none: unprotected" if value is None else f"{value:g}"
-
-
-def _text(value: object) -> str:
-    return escape(DASH if value is None else str(value))
+def _verify(report: Report, say: Texts) -> str:
+    file = f"{report['site']['name']}.report.json"
+    told = text(say("verify_text", file="\0", command="\1"))
+    command = code(f"guilder privacy verify {file}")
+    return "<p>" + told.replace("\0", code(file)).replace("\1", command) + "</p>"

@@ -22,11 +22,15 @@ from guilder_shared.privacy.ledger.book import Book
 from guilder_shared.privacy.ledger.filters import MOST_RENYI, ORDERS
 from guilder_shared.privacy.ledger.grants import Grant, asked_by
 from guilder_shared.reports import words
+from guilder_shared.reports.approvals import fingerprint
 from guilder_shared.reports.build import SCHEMA, Report, compose, signed_bytes
 from guilder_shared.study import Study
 
 TOLERANCE = 1e-5  # between two machines' arithmetic on the same events
-INEXACT = re.compile(r"\.(recomputed_epsilon|prefix\.epsilon|renyi_used\.\d+)$")
+INEXACT = re.compile(
+    r"\.(recomputed_epsilon|prefix\.epsilon|renyi_used\.\d+|composed|at_most"
+    r"|curve\[\d+\]\.epsilon)$"
+)
 SENTENCES = ("sentence", "caveat", "covers", "against", "scope", "not_protected")
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
 
@@ -94,7 +98,7 @@ class Verification:
         lines = [
             f"{self.site}: {self.num_entries} ledger entries, chain and signatures "
             f"hold, as of {self.as_of}",
-            f"signed by {self.public_key}",
+            f"signed by {self.public_key} (fingerprint {fingerprint(self.public_key)})",
         ]
         if not self.key_confirmed:
             lines.append("compare this key with the one the site gave you")

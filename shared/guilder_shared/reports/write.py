@@ -10,7 +10,7 @@ from guilder_shared.reports.build import build
 from guilder_shared.reports.page import page
 
 
-def write(ledger: Ledger, folder: Path) -> Path:
+def write(ledger: Ledger, folder: Path, language: str = "en") -> Path:
     """Write `SITE.report.json` and `SITE.report.html`; the same ledger, the same bytes.
 
     Each file is whole or not there; an older one is replaced.
@@ -18,6 +18,7 @@ def write(ledger: Ledger, folder: Path) -> Path:
     Args:
         ledger: Of the site, open for reading or writing.
         folder: Made if missing.
+        language: Of the page, "en" or "zh"; the JSON is the same.
 
     Returns:
         The path of the JSON file, the one that `verify` takes.
@@ -30,7 +31,7 @@ def write(ledger: Ledger, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{ledger.site}.report.json"
     _replace(path, rfc8785.dumps(report) + b"\n")
-    _replace(path.with_suffix(".html"), page(report).encode())
+    _replace(path.with_suffix(".html"), page(report, language).encode())
     return path
 
 

@@ -1,0 +1,213 @@
+"""The annex of a report's page: blocks A to F and H, for those who check.
+
+Block letters follow the registry of deployments and NIST SP 800-226 as gathered for
+this project; G (necessity, residual risk) is the controller's to write.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from guilder_shared.reports import pictures
+from guilder_shared.reports.build import Report
+from guilder_shared.reports.marks import DASH, number, table, text
+from guilder_shared.reports.texts import Texts
+
+
+def annex(report: Report, say: Texts) -> str:
+    """All blocks, one after the other."""
+    studies, head = report["studies"], report["ledger"]["head"]
+    integrity = say("integrity", entry=head["seq"], hash=head["hash"])
+    outside = say.not_protected(report["not_protected"])
+    blocks = [
+        ("a", "".join(_identity(study, say) for study in studies)),
+        ("b", "".join(_guarantee(study, say) for study in studies)),
+        ("c", _accounting(report, say)),
+        ("d", "<ul>" + "".join(f"<li>{text(s)}</li>" for s in outside) + "</ul>"),
+        ("e", f"<p>{text(say('implementation'))}</p>"),
+        ("f", f"<p>{text(say('utility'))}</p>"),
+        ("h", f"<p>{text(integrity)}</p>"),
+    ]
+    return "\n".join(f"<h2>{text(say(key))}</h2>\n{body}" for key, body in blocks)
+
+
+def promise(study: Report, say: Texts) -> str:
+    """What one study promises, in one paragraph."""
+    guarantee = study["guarantee"]
+    parts = [say("simulated")] if guarantee["simulated"] else []
+    if guarantee["protected"]:
+        unit = guarantee["unit"]
+        parts.append(
+            say(
+                "promise",
+                who=say.present(unit),
+                epsilon=number(guarantee["epsilon"], say),
+                delta=number(guarantee["delta"], say),
+                adjacency=say.adjacency(unit),
+            )
+        )
+        if "caveat" in guarantee:
+            parts.append(say("caveat", unit=say.unit(unit)))
+    else:
+        parts.append(say("unprotected"))
+    told = guarantee.get("across_sites")
+    if told is not None:
+        sums = {name: number(told[name], say) for name in ("epsilon", "delta")}
+        parts.append(say("across", sites=told["max_sites"], **sums))
+    sound = guarantee["protected"] and not guarantee["simulated"]
+    css = "promise" if sound else "promise none"
+    name = f"<strong>{text(study['name'])}</strong>: "
+    return f'<p class="{css}">{name}{text(" ".join(parts))}</p>'
+
+
+def _identity(study: Report, say: Texts) -> str:
+    rows = [
+        (say("purpose"), study["purpose"]),
+        (say("digest"), study["digest"]),
+        (say("run"), f"{study['run_id']}, {study['server']}"),
+        (say("dataset"), study["dataset"]),
+        (say("accepted_at"), study["accepted_at"]),
+    ]
+    return f"<h3>{text(study['name'])}</h3>" + table((), rows, study["name"])
+
+
+def _guarantee(study: Report, say: Texts) -> str:
+    guarantee, figures = study["guarantee"], study["totals"]
+    unit = guarantee["unit"]
+    rows: list[tuple[str, object]] = [
+        (say("unit"), f"{say.unit(unit)}: {say.adjacency(unit)}"),
+        (say("mechanism"), f"{guarantee['mechanism']}; {guarantee['sampling']}"),
+        (say("noise"), guarantee["noise_multiplier"]),
+        (say("clip_norm"), guarantee["clip_norm"]),
+        (say("rate"), guarantee["sample_rate"]),
+        (say("against"), say("against_all") if guarantee["protected"] else DASH),
+        (say("recomputed"), number(figures["recomputed_epsilon"], say)),
+    ]
+    if "evidence" in study:
+        found = study["evidence"]
+        told = ", ".join(
+            f"{name.upper()} {number(found[name], say) if found[name] else DASH}"
+            for name in ("pld", "prv", "rdp")
+        )
+        rows.append((say("accountants"), f"{told} (delta {found['delta']:g})"))
+    if study["curve"]:
+        told = "; ".join(f"({p['epsilon']:g}, {p['delta']:g})" for p in study["curve"])
+        rows.append((say("curve"), f"(epsilon, delta): {told}"))
+        told = "; ".join(
+            say("belief", before=f"{b['before']:.0%}", at_most=f"{b['at_most']:.1%}")
+            for b in study["beliefs"]
+        )
+        rows.append((say("beliefs"), told))
+    label = f"{study['name']}: {say('b')}"
+    return promise(study, say) + table((), rows, label)
+
+
+def _accounting(report: Report, say: Texts) -> str:
+    parts = [_charges(study, say) for study in report["studies"]]
+    parts += [_history(budget, say) for budget in report["budgets"]]
+    parts += [
+        f"<h3>{text(say('refused'))}</h3>",
+        _refusals(report["refusals"], say),
+        f"<h3>{text(say('orders'))}</h3>",
+        _orders(report["orders"], say),
+    ]
+    return "".join(parts)
+
+
+def _charges(study: Report, say: Texts) -> str:
+    prefix, (line,) = study["totals"]["prefix"], study["events"]
+    rows = [
+        (say("event"), event(line["event"])),
+        (say("turns"), f"{line['num_turns_spent']} / {line['num_turns']}"),
+        (say("prefix"), number(prefix["epsilon"], say)),
+    ]
+    names = ("turn", "charged_at", "started", "sealed_at", "sha256")
+    releases = (
+        (
+            release["turn_no"],
+            release["charged_at"],
+            release["started"],
+            release["sealed_at"] or (say("given_up") if release["given_up"] else DASH),
+            release["sha256"],
+        )
+        for release in study["releases"]
+    )
+    label = f"{study['name']}: {say('c')}"
+    told = f"<h3>{text(study['name'])}</h3>" + table((), rows, label)
+    if not study["releases"]:
+        return told
+    return told + table([say(name) for name in names], releases, label)
+
+
+def _history(budget: Report, say: Texts) -> str:
+    points, by_unit = budget["history"], budget.get("by_unit", {})
+    if not points:
+        return ""
+    title = f"{budget['name']}: {say('history')}"
+    rows = (
+        (
+            at,
+            point["time"],
+            point["study"],
+            f"{point['sum']:g}",
+            None if point["composed"] is None else f"{point['composed']:g}",
+        )
+        for at, point in enumerate(points, 1)
+    )
+    head = ("#", say("time"), say("study"), say("sum"), say("composed"))
+    told = (
+        f"<h3>{text(title)}</h3><p>{text(say('history_text'))}</p>"
+        + pictures.steps(points, budget["epsilon"]["limit"], title)
+        + table(head, rows, title)
+    )
+    if by_unit:
+        costs = (
+            (say.unit(unit), number(cost["epsilon"], say), number(cost["delta"], say))
+            for unit, cost in by_unit.items()
+        )
+        told += f"<p>{text(say('by_unit'))}</p>"
+        told += table((say("unit"), "epsilon", "delta"), costs, say("by_unit"))
+    return told
+
+
+def _refusals(refusals: Sequence[Report], say: Texts) -> str:
+    if not refusals:
+        return f"<p>{text(say('no_refusal'))}</p>"
+    head = [say(k) for k in ("time", "study", "needed", "unit", "reason", "budget")]
+    rows = (
+        (
+            row["time"],
+            row["study_name"],
+            f"{row['epsilon']:g}, {row['delta']:g}",
+            say.unit(row["unit"]),
+            row["reason"],
+            None if row["budget"] is None else f"{row['budget']} ({row['left']:g})",
+        )
+        for row in refusals
+    )
+    return table(head, rows, say("refused"))
+
+
+def _orders(orders: Sequence[Report], say: Texts) -> str:
+    names = ("admitted_at", "say", "name", "order", "until", "revoked_at")
+    rows = (
+        (
+            order["admitted_at"],
+            order["say"],
+            order["name"],
+            order["order_id"],
+            order["expires"],
+            order["revoked_at"],
+        )
+        for order in orders
+    )
+    return table([say(name) for name in names], rows, say("orders"))
+
+
+def event(one: dict[str, Any]) -> str:
+    """An event as words: 25 times poisson-sampled (0.01) gaussian (0.8)."""
+    inner = f" {event(one['of'])}" if "of" in one else ""
+    kind = one["event"]
+    if kind == "self-composed":
+        return f"{one['count']} times{inner}"
+    numbers = [f"{v:g}" for k, v in one.items() if k not in ("event", "of")]
+    return f"{kind} ({', '.join(numbers)}){inner}" if numbers else f"{kind}{inner}"

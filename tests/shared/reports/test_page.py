@@ -1,0 +1,294 @@
+"""Page one answers the officer's questions, in two languages and in any browser."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guilder_shared import reports
+from guilder_shared.errors import BudgetSpent, IntegrityError
+from guilder_shared.identity import SigningKey
+from guilder_shared.officer import Officer
+from guilder_shared.privacy import accounting
+from guilder_shared.privacy.ledger import Ledger
+from guilder_shared.reports import consortium, words
+from guilder_shared.reports.approvals import fingerprint
+from guilder_shared.reports.texts import NOT_PROTECTED_ZH, TEXTS
+from guilder_shared.study import Study
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+AXE = Path(os.environ.get("GUILDER_AXE", "/nowhere"))  # axe.min.js of axe-core 4
+KEY, OFFICERS_KEY = SigningKey.generate(), SigningKey.generate()
+NEVER_CLAIMED = re.compile(r"anonym|complian|gdpr|匿名|合规", re.IGNORECASE)
+
+
+def study(name: str, unit: str = "record", **privacy: Any) -> Study:
+    promise = {"unit": unit, "mechanism": "site-noise", "epsilon": 1.5, "delta": 1e-6}
+    if unit == "person":
+        promise |= {"max_records": 5, "max_sites_per_person": 2}
+    return Study.model_validate(
+        {
+            "schema": 1,
+            "study": {"name": name, "recipe": "tabular-classification", "purpose": "p"},
+            "data": {
+                "kind": "table",
+                "dataset": "loans",
+                "target": "default",
+                "person": "customer",
+                "columns": {"amount": {"kind": "number", "low": 0, "high": 9}},
+            },
+            "model": {"name": "logistic"},
+            "training": {
+                "rounds": 3,
+                "local_steps": 1,
+                "sample_rate": 1.0,
+                "learning_rate": 1.0,
+            },
+            "privacy": {**promise, "clip_norm": 1.0, **privacy},
+            "aggregation": {"min_sites": 1, "spare_turns": 1},
+            "evaluation": {"on": "none"},
+        }
+    )
+
+
+def ledger_of(*studies: Study, site: str = "bank-a") -> Ledger:
+    officer = Officer(OFFICERS_KEY, site=site)
+    orders = [
+        officer.budget("clients", 4.0, 1e-5, ["loans"], None, (365, 3.5)),
+        officer.rule(
+            "of-2026",
+            recipes=["tabular-classification"],
+            largest_epsilon=3,
+            largest_delta=1e-5,
+            allow_unprotected=True,
+        ),
+    ]
+    named: Any = {"site": site, "officer": officer.public_hex}
+    ledger = Ledger.open(None, KEY, orders=orders, **named)
+    for each in studies:
+        plan = accounting.solve(each)
+        event = accounting.turn_event(each, plan)
+        grant = ledger.reserve(
+            run_id=f"run-{each.study.name}",
+            server="https://server",
+            study_digest=each.digest(),
+            study_name=each.study.name,
+            dataset="loans",
+            recipe=each.study.recipe,
+            unit=each.privacy.unit,
+            cohort=1,
+            study_epsilon=each.privacy.epsilon,
+            study_delta=each.privacy.delta,
+            turn_event=event,
+            num_turns=plan.num_turns,
+            evidence=accounting.evidence(event, plan.num_turns, each.privacy.delta),
+            meta={"study": each.canonical().decode(), "plan": asdict(plan)},
+        )
+        ledger.spend(grant.grant_id, 1, "h" * 64)
+        ledger.seal(grant.grant_id, 1, "a" * 64)
+    return ledger
+
+
+@pytest.fixture(scope="module")
+def ledger() -> Ledger:
+    plain = study("plain", mechanism="none")
+    ledger = ledger_of(study("risk"), study("default", "person"), plain)
+    with pytest.raises(BudgetSpent):
+        ledger.reserve(
+            run_id="late",
+            server="https://server",
+            study_digest="e" * 64,
+            study_name="too-much",
+            dataset="loans",
+            recipe="tabular-classification",
+            unit="record",
+            cohort=1,
+            study_epsilon=2.9,
+            study_delta=1e-6,
+            turn_event={"event": "gaussian", "noise_multiplier": 0.5},
+            num_turns=1,
+            meta={},
+        )
+    return ledger
+
+
+def text_of(html: str) -> str:
+    return " ".join(re.sub(r"<[^>]+>", " ", html).split())
+
+
+def pages(ledger: Ledger, folder: Path) -> dict[str, str]:
+    return {
+        language: reports.write(ledger, folder / language, language)
+        .with_suffix(".html")
+        .read_text("utf-8")
+        for language in ("en", "zh")
+    }
+
+
+def test_page_one_answers_every_question(ledger: Ledger, tmp_path: Path) -> None:
+    for html in pages(ledger, tmp_path).values():
+        one = text_of(html.partition('<div class="annex">')[0])
+        for answer in (
+            "bank-a",
+            fingerprint(KEY.public_hex),
+            fingerprint(OFFICERS_KEY.public_hex),
+            "1.5",  # epsilon of a study
+            "3 ",  # spent of the budget
+            "3.5",  # of the period
+            "0.5",  # left of the period
+            "rule of-2026",
+            "guilder privacy verify bank-a.report.json",
+        ):
+            assert answer in one, answer
+        assert "UNPROTECTED" in one
+
+
+def test_neither_language_has_a_text_that_the_other_lacks(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    fields = re.compile(r"\{(\w+)\}")
+    for name, (english, chinese) in TEXTS.items():
+        assert set(fields.findall(english)) == set(fields.findall(chinese)), name
+    assert len(NOT_PROTECTED_ZH) == len(words.NOT_PROTECTED)
+    found = pages(ledger, tmp_path)
+    assert found["en"].count("<table") == found["zh"].count("<table")
+    assert (tmp_path / "en" / "bank-a.report.json").read_bytes() == (
+        tmp_path / "zh" / "bank-a.report.json"
+    ).read_bytes()
+
+
+def test_nobody_is_called_anonymous_and_no_law_fulfilled(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    for html in pages(ledger, tmp_path).values():
+        assert not NEVER_CLAIMED.search(html)
+
+
+def test_figures_over_time_stand_beside_the_naive_sum(ledger: Ledger) -> None:
+    (budget,) = reports.build(ledger)["budgets"]
+
+    assert [point["sum"] for point in budget["history"]] == [1.5, 3.0]
+    first, second = (point["composed"] for point in budget["history"])
+    assert first <= 1.5
+    assert second is None  # a record's and a person's figures do not add up
+
+
+def test_equal_studies_compose_to_less_than_their_sum() -> None:
+    with ledger_of(study("one"), study("two", clip_norm=2.0)) as ledger:
+        (budget,) = reports.build(ledger)["budgets"]
+
+    last = budget["history"][-1]
+    assert last["sum"] == 3
+    assert 1.5 < last["composed"] < 2.6
+
+
+def test_a_report_that_lies_about_who_approved_is_found(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    import rfc8785
+
+    from guilder_shared.reports.build import signed_bytes
+
+    path = reports.write(ledger, tmp_path)
+    report = json.loads(path.read_bytes())
+    report["studies"][0]["approval"]["name"] = "the-board"
+    report.pop("signature")
+    report["signature"] = KEY.sign(signed_bytes(report)).hex()
+    path.write_bytes(rfc8785.dumps(report) + b"\n")
+
+    with pytest.raises(IntegrityError, match="approval"):
+        reports.verify(path)
+
+
+def test_a_consortium_is_one_page_of_verified_reports(tmp_path: Path) -> None:
+    shared = study("default", "person")
+    paths = []
+    for site in ("bank-a", "bank-b"):
+        with ledger_of(shared, site=site) as ledger:
+            paths.append(reports.write(ledger, tmp_path))
+
+    found = consortium.combine(paths)
+
+    (line,) = found["studies"]
+    assert [each["site"] for each in line["sites"]] == ["bank-a", "bank-b"]
+    assert line["across_sites"]["epsilon"] == 3
+    for language in ("en", "zh"):
+        html = text_of(consortium.page(found, language))
+        assert "bank-b" in html
+        assert not NEVER_CLAIMED.search(html)
+    paths[1].write_bytes(paths[1].read_bytes().replace(b"bank-b", b"bank-c", 1))
+    with pytest.raises(IntegrityError):
+        consortium.combine(paths)
+
+
+def in_a_browser(html: str, folder: Path, script: str) -> Any:
+    """What `script` leaves in the page's title, in a browser without a network."""
+    assert BROWSER is not None
+    path = folder / "page.html"
+    path.write_text(html.replace("</body>", f"<script>{script}</script></body>"))
+    done = subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={folder / 'profile'}",
+            "--virtual-time-budget=20000",
+            "--window-size=1000,1400",
+            "--dump-dom",
+            path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    found = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found is not None, done.stdout[-500:]
+    return json.loads(found[1].replace("&quot;", '"').replace("&amp;", "&"))
+
+
+TELL = """
+function tell(value) {
+  const pre = document.createElement('pre');
+  pre.id = 'told'; pre.textContent = JSON.stringify(value);
+  document.body.append(pre);
+}
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_everything_renders_and_nothing_runs_over(
+    ledger: Ledger, tmp_path: Path, language: str
+) -> None:
+    script = (
+        TELL
+        + """
+    tell({wide: document.documentElement.scrollWidth > window.innerWidth,
+          pictures: [...document.querySelectorAll('svg')].map(
+            s => s.getBoundingClientRect().height > 10 && s.getBBox().width > 100),
+          loaded: performance.getEntriesByType('resource').length});
+    """
+    )
+
+    found = in_a_browser(pages(ledger, tmp_path)[language], tmp_path, script)
+
+    assert found == {"wide": False, "pictures": [True, True], "loaded": 0}
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+@pytest.mark.skipif(not AXE.is_file(), reason="GUILDER_AXE names no axe.min.js")
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_axe_finds_nothing(ledger: Ledger, tmp_path: Path, language: str) -> None:
+    script = AXE.read_text("utf-8").replace("</script", "<\\/script") + TELL
+    script += "axe.run().then(r => tell(r.violations.map(v => v.id)));"
+
+    assert in_a_browser(pages(ledger, tmp_path)[language], tmp_path, script) == []
