@@ -82,8 +82,8 @@ def _guarantee(study: Report, say: Texts) -> str:
         (say("against"), say("against_all") if guarantee["protected"] else DASH),
         (say("recomputed"), number(figures["recomputed_epsilon"], say)),
     ]
-    if "evidence" in study:
-        found = study["evidence"]
+    if "evidence" in figures:
+        found = figures["evidence"]
         told = ", ".join(
             f"{name.upper()} {number(found[name], say) if found[name] else DASH}"
             for name in ("pld", "prv", "rdp")

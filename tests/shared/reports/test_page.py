@@ -147,6 +147,8 @@ def test_page_one_answers_every_question(ledger: Ledger, tmp_path: Path) -> None
         ):
             assert answer in one, answer
         assert "UNPROTECTED" in one
+    for html in pages(ledger, tmp_path).values():
+        assert re.search(r"PLD 1\.4\d+, PRV 1\.5\d+, RDP \d", text_of(html))
 
 
 def test_neither_language_has_a_text_that_the_other_lacks(
