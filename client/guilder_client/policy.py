@@ -9,6 +9,7 @@ from collections.abc import Container
 from dataclasses import asdict
 
 from guilder_client import terms
+from guilder_client.rollback import demand_newest
 from guilder_client.settings import SiteFile
 from guilder_client.site import Site
 from guilder_shared import tasks
@@ -34,6 +35,7 @@ def consider(site: Site, offer: Offer) -> Answer:
     """
     try:
         site.hear_officer()
+        demand_newest(site, offer.witness)
         study = Study.from_canonical(offer.study)
         permit(site.settings, study, approved=_approved(site))
         if site.inbox is not None:

@@ -14,6 +14,7 @@ import logging
 import time
 
 from guilder_client import policy
+from guilder_client.rollback import demand_newest
 from guilder_client.site import Site
 from guilder_shared.errors import (
     BudgetSpent,
@@ -23,6 +24,7 @@ from guilder_shared.errors import (
 )
 from guilder_shared.messages import (
     Close,
+    Head,
     Plan,
     Receipt,
     TurnReply,
@@ -54,6 +56,7 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
     with site.lock:
         try:
             grant, study, plan = policy.check(site, request)  # 1 ours?
+            demand_newest(site, request.witness)
             acknowledge(site, grant, request.receipt)
             model = unpack(request.model, registry.shapes(study))
             spend = site.ledger.spend(  # 2 durable
@@ -80,7 +83,8 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
             _wait_until(site, start, _last_moment(study.aggregation.round_deadline_s))
             return _reply(request, Verdict.TURN_FAILED)
     _wait_for_quantum(site, start, study.aggregation.reply_quantum_s)
-    return _reply(request, Verdict.DONE, update=data)  # 7 send
+    head = _head(site, grant.grant_id, request.turn_no)
+    return _reply(request, Verdict.DONE, update=data, head=head)  # 7 send
 
 
 def acknowledge(site: Site, grant: Grant, receipt: Receipt | None) -> None:
@@ -143,11 +147,25 @@ def _seal(site: Site, grant: Grant, turn_no: int, update: Weights) -> bytes:
 
 
 def _reply(
-    request: TurnRequest, verdict: Verdict, *, update: bytes = b"", reason: str = ""
+    request: TurnRequest,
+    verdict: Verdict,
+    *,
+    update: bytes = b"",
+    reason: str = "",
+    head: Head | None = None,
 ) -> TurnReply:
-    return TurnReply(
-        verdict, request.grant_id, request.turn_no, request.round_no, update, reason
-    )
+    asked = (request.grant_id, request.turn_no, request.round_no)
+    return TurnReply(verdict, *asked, update, reason, head)
+
+
+def _head(site: Site, grant_id: str, turn_no: int) -> Head | None:
+    """What the sealed turn commits this site to; the same whenever it is asked."""
+    grant = site.ledger.find(grant_id)
+    sealed = None if grant is None else grant.turns.get(turn_no)
+    if grant is None or sealed is None or sealed.head_no is None:
+        return None
+    head = site.ledger.heads(grant.server)[sealed.head_no - 1]
+    return Head(head.head_no, head.commitment)
 
 
 def _last_moment(deadline_s: float) -> float:

@@ -137,6 +137,41 @@ def revoke(
     _write([order], out or settings.site.state_dir / "orders", as_json=as_json)
 
 
+def acknowledge(
+    head: Annotated[
+        str,
+        typer.Argument(help="As the refusal names it.", metavar="NUMBER:COMMITMENT"),
+    ],
+    budget: Annotated[str, typer.Option("--budget", help="Whose people were read.")],
+    epsilon: Annotated[float, typer.Option("--epsilon", help="Of all that is lost.")],
+    delta: Annotated[float, typer.Option("--delta", help="Of all that is lost.")],
+    site: SiteOption = HERE,
+    key: KeyOption = Path("officer.key"),
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Charge what a lost ledger had charged, so that the site may go on (GLD-I080).
+
+    Ask the server's operator which studies ran since the copy was made, and charge
+    their whole epsilon and delta. From then on the budget's plain sum alone decides.
+    """
+    from guilder_client.settings import SiteFile
+
+    settings = SiteFile.load(site)
+    number, _, commitment = head.partition(":")
+    if not number.isdecimal():
+        raise typer.BadParameter("it is written NUMBER:COMMITMENT")
+    order = _officer(settings, key).acknowledge(
+        settings.site.server,
+        int(number),
+        commitment,
+        budget=budget,
+        epsilon=epsilon,
+        delta=delta,
+    )
+    _write([order], out or settings.site.state_dir / "orders", as_json=as_json)
+
+
 def _officer(settings: "SiteFile", key: Path) -> Any:
     from guilder_shared.identity import SigningKey
     from guilder_shared.officer import Officer

@@ -16,6 +16,7 @@ app.command("officer-key")(officer_commands.officer_key)
 app.command("budget")(officer_commands.budget)
 app.command("approve")(officer_commands.approve)
 app.command("revoke")(officer_commands.revoke)
+app.command("acknowledge")(officer_commands.acknowledge)
 app.command("plan")(plan_commands.plan)
 app.command("forecast")(plan_commands.forecast)
 

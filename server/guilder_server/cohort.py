@@ -7,11 +7,12 @@ trains nor sums.
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from guilder_server.aggregate import weigh
 from guilder_server.grid import Sites
+from guilder_server.heads import Heads
 from guilder_shared import wire
 from guilder_shared.errors import (
     BudgetSpent,
@@ -48,6 +49,7 @@ class Cohort:
     study: Study
     offer: Offer
     only: frozenset[str] = frozenset()
+    heads: Heads = field(default_factory=lambda: Heads(None))
     members: dict[str, Member] = field(default_factory=dict)
     _met: set[int] = field(default_factory=set)
     _silent: set[int] = field(default_factory=set)
@@ -98,8 +100,11 @@ class Cohort:
         }
         if not newcomers:
             return
-        content = wire.encode_offer(self.offer)
-        asked = dict.fromkeys(newcomers, content)
+        newest = {n: self.heads.newest(self.sites.certified_name(n)) for n in newcomers}
+        asked = {
+            node_id: wire.encode_offer(replace(self.offer, witness=head))
+            for node_id, head in newest.items()
+        }
         # who was silent once is not waited for again while others could go on
         go_on = len(self.members) >= self.study.aggregation.min_sites
         patience_s = GATHER_S if go_on and newcomers <= self._silent else OFFER_S

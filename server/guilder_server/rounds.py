@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from guilder_server import aggregate
 from guilder_server.cohort import Cohort, Member, blaming, refusal
 from guilder_server.grid import Sites
+from guilder_server.heads import Heads
 from guilder_server.runstore import RunStore
 from guilder_shared import wire
 from guilder_shared.errors import IntegrityError, RunFailed
 from guilder_shared.messages import (
+    Head,
     Offer,
     Plan,
     Receipt,
@@ -50,6 +52,7 @@ class Run:
     evaluate: Evaluate
     only: frozenset[str] = frozenset()  # names of the sites; empty = all that come
     stopped: threading.Event = field(default_factory=threading.Event)
+    heads: Heads = field(default_factory=lambda: Heads(None))
 
 
 def run(task: Run, sites: Sites) -> Weights:
@@ -62,12 +65,13 @@ def run(task: Run, sites: Sites) -> Weights:
     """
     study, store = task.study, task.store
     offer = Offer(store.run_id, study.canonical(), task.plan)
-    cohort = Cohort(sites, study, offer, task.only)
+    cohort = Cohort(sites, study, offer, task.only, task.heads)
     model, published = store.iterate(), store.model()
     for round_no in store.remaining(study.training.rounds):
         members = cohort.choose(awaited=store.last_sites())  # 1 who
         total = aggregate.empty(model)
         weights, receipts = cohort.weights(), dict[str, Receipt]()
+        heads = dict[str, Head]()
         for member, reply in _turns(task, sites, members, round_no, model):  # 2 ask
             with blaming(member.site):
                 update = unpack(reply.update, store.shapes())
@@ -75,10 +79,13 @@ def run(task: Run, sites: Sites) -> Weights:
                 total, update, weight=weights[member.site], site=member.site
             )
             receipts[member.site] = Receipt(reply.turn_no, sha256(reply.update))
+            if reply.head is not None:
+                heads[member.site] = reply.head
         model = aggregate.step(model, total)  # 4 learn
         published = _published(study, published, model, round_no)
         apart = None if published is model else model
         measured = task.evaluate(published)
+        task.heads.remember(heads)  # durable before the round is, and its receipts
         store.commit(round_no, published, receipts, measured, apart)  # 5 remember
     cohort.close(store.receipts())
     return published
@@ -144,6 +151,8 @@ def _ask(
             member = asked[node_id]
             with blaming(member.site):
                 reply = _checked(wire.decode_reply(content), requests[node_id])
+                if reply.verdict == Verdict.DONE:
+                    task.heads.check(member.site, reply.head)
             if reply.verdict == Verdict.DONE:
                 yield member, reply
             elif reply.verdict in (Verdict.TURN_FAILED, Verdict.BUSY):
@@ -173,6 +182,7 @@ def _requests(
                 study_digest=task.study.digest(),
                 model=model,
                 receipt=receipts.get(member.site),
+                witness=task.heads.newest(member.site),
             )
             for node_id, member in asked.items()
         }

@@ -18,6 +18,7 @@ from typing import Any, Final
 from guilder_server import rounds, submission
 from guilder_server.glance import DAMAGED, FINAL_STATES, OPEN_STATES, glance
 from guilder_server.grid import stopped_by_operator
+from guilder_server.heads import Heads
 from guilder_server.runstore import RunStore
 from guilder_server.settings import ServerFile
 from guilder_shared.errors import GuilderError, RunFailed
@@ -45,6 +46,7 @@ class Service:
         self._open_grid = open_grid
         self._runs = settings.server.storage / "runs"
         self._runs.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._heads = Heads(settings.server.storage / "heads.json")
         self._lock = threading.Lock()  # guards the states of runs that wait
         self._solving = threading.Lock()
         self._submits = threading.Semaphore(MOST_SUBMITS)
@@ -224,6 +226,7 @@ class Service:
                 ),
                 frozenset(store.fact("only") or ()),
                 self._stops[run_id],
+                self._heads,
             )
             with self._open_grid(run_id) as grid:
                 run_on(grid, task)

@@ -44,12 +44,21 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
+class Head:
+    """A site's commitment to its ledger's newest entry, for the server to remember."""
+
+    head_no: int  # 1, 2, 3, … for this server alone
+    commitment: str  # SHA-256, hex
+
+
+@dataclass(frozen=True)
 class Offer:
     """A run proposed to a site: the whole study and its plan."""
 
     run_id: str
     study: bytes  # canonical JSON
     plan: Plan
+    witness: Head | None = None  # what the server remembers of this site's ledger
 
 
 @dataclass(frozen=True)
@@ -82,9 +91,10 @@ class TurnRequest:
     study_digest: str
     model: bytes  # safetensors
     receipt: Receipt | None = None  # for the last turn of this site, if committed
+    witness: Head | None = None  # what the server remembers of this site's ledger
 
     def fingerprint(self) -> str:
-        """SHA-256 over everything that defines the turn; the receipt does not."""
+        """SHA-256 over everything that defines the turn; receipt and witness do not."""
         head = f"{self.run_id}|{self.grant_id}|{self.turn_no}|{self.round_no}"
         text = f"{head}|{self.study_digest}|{sha256(self.model)}"
         return sha256(text.encode())
@@ -100,6 +110,7 @@ class TurnReply:
     round_no: int
     update: bytes = b""  # safetensors: local minus global weights
     reason: str = ""  # error id and text of a refusal; empty for turn-failed
+    head: Head | None = None  # of the sealed update
 
 
 @dataclass(frozen=True)

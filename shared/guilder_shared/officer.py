@@ -151,6 +151,36 @@ class Officer:
         """Take an approval or a rule back: no new study and no new turn under it."""
         return self._order("revoke", order_id=order_id)
 
+    def acknowledge(
+        self,
+        server: str,
+        head_no: int,
+        commitment: str,
+        *,
+        budget: str,
+        epsilon: float,
+        delta: float,
+    ) -> Order:
+        """Charge what a ledger has lost, so that it may go on.
+
+        Args:
+            server: Who remembers a newer entry.
+            head_no: Of that entry, as the refusal names it.
+            commitment: Likewise.
+            budget: Whose people the lost studies read.
+            epsilon: Of all that is lost together; more rather than less.
+            delta: Likewise.
+        """
+        return self._order(
+            "gap",
+            server=server,
+            head_no=head_no,
+            commitment=commitment,
+            budget=budget,
+            epsilon=epsilon,
+            delta=delta,
+        )
+
     def hand_over(self, public_hex: str) -> Order:
         """Let another key decide from here on."""
         return self._order("officer", public_key=public_hex)

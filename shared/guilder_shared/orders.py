@@ -26,6 +26,7 @@ SCHEMA = "guilder-order-1"
 UNITS = ("record", "person", "site")
 MOST_BYTES = 1 << 20
 MOST_EPSILON = 1_000
+MOST_HEADS = 1_000_000  # turns of one site for one server
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 HEX = re.compile(r"[0-9a-f]{64}")
 ALWAYS = {"schema", "site", "serial", "issued", "expires", "say"}
@@ -281,6 +282,14 @@ TERMS: dict[str, dict[str, Callable[[Any], bool]]] = {
     },
     "revoke": {"order_id": _is_hex},
     "officer": {"public_key": _is_hex},
+    "gap": {
+        "server": _is_name,
+        "head_no": lambda value: _is_count(value) and value <= MOST_HEADS,
+        "commitment": _is_hex,
+        "budget": _is_name,
+        "epsilon": _is_epsilon,
+        "delta": _is_delta,
+    },
 }
 # A budget and its withdrawal are one subject: an old budget must not undo the latter.
 SUBJECT = {
@@ -291,4 +300,5 @@ SUBJECT = {
     "approve": ("approve", "study_digest"),
     "revoke": ("revoke", "order_id"),
     "officer": ("officer", ""),
+    "gap": ("gap", "commitment"),
 }

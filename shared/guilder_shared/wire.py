@@ -15,6 +15,7 @@ from guilder_shared.errors import IntegrityError
 from guilder_shared.messages import (
     Answer,
     Close,
+    Head,
     Offer,
     Plan,
     Receipt,
@@ -50,6 +51,7 @@ def encode_offer(offer: Offer) -> RecordDict:
         noise_multiplier=UNPROTECTED if multiplier is None else multiplier,
         num_turns=offer.plan.num_turns,
         sensitivity_slack=offer.plan.sensitivity_slack,
+        **_head_fields("witness", offer.witness),
     )
 
 
@@ -62,7 +64,8 @@ def decode_offer(content: RecordDict) -> Offer:
         num_turns=fields.count("num_turns"),
         sensitivity_slack=fields.number("sensitivity_slack"),
     )
-    return Offer(fields.name("run_id"), fields.bytes("study"), plan)
+    witness = fields.head("witness")
+    return Offer(fields.name("run_id"), fields.bytes("study"), plan, witness)
 
 
 def encode_answer(answer: Answer) -> RecordDict:
@@ -97,6 +100,7 @@ def encode_request(request: TurnRequest, model: ArrayRecord) -> RecordDict:
         round_no=request.round_no,
         study_digest=request.study_digest,
         **_receipt_fields(request.receipt),
+        **_head_fields("witness", request.witness),
     )
     content[MODEL] = model
     return content
@@ -113,6 +117,7 @@ def decode_request(content: RecordDict) -> TurnRequest:
         study_digest=fields.name("study_digest"),
         model=_model_bytes(content),
         receipt=fields.receipt(),
+        witness=fields.head("witness"),
     )
 
 
@@ -124,6 +129,7 @@ def encode_reply(reply: TurnReply) -> RecordDict:
         turn_no=reply.turn_no,
         round_no=reply.round_no,
         reason=reply.reason,
+        **_head_fields("head", reply.head),
     )
     if reply.update:
         content[MODEL] = model_record(reply.update)
@@ -141,6 +147,7 @@ def decode_reply(content: RecordDict) -> TurnReply:
         round_no=fields.count("round_no"),
         update=_model_bytes(content) if verdict == Verdict.DONE else b"",
         reason=one_line(fields.text("reason")),
+        head=fields.head("head"),
     )
 
 
@@ -165,6 +172,12 @@ def _receipt_fields(receipt: Receipt | None) -> dict[str, Any]:
     if receipt is None:
         return {"receipt_turn_no": 0, "receipt_sha256": ""}
     return {"receipt_turn_no": receipt.turn_no, "receipt_sha256": receipt.sha256}
+
+
+def _head_fields(name: str, head: Head | None) -> dict[str, Any]:
+    if head is None:
+        return {f"{name}_no": 0, name: ""}
+    return {f"{name}_no": head.head_no, name: head.commitment}
 
 
 def _model_bytes(content: RecordDict) -> bytes:
@@ -241,6 +254,10 @@ class _Fields:
             return Verdict(self.text("verdict"))
         except ValueError as error:
             raise IntegrityError("GLD-I044", "the message's verdict is none") from error
+
+    def head(self, name: str) -> Head | None:
+        head_no, commitment = self.count(f"{name}_no"), self.name(name)
+        return Head(head_no, commitment) if head_no else None
 
     def receipt(self) -> Receipt | None:
         turn_no = self.count("receipt_turn_no")

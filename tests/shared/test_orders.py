@@ -41,6 +41,14 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "revoke": {"order_id": "e" * 64},
     "officer": {"public_key": "f" * 64},
+    "gap": {
+        "server": "https://server",
+        "head_no": 7,
+        "commitment": "c" * 64,
+        "budget": "patients",
+        "epsilon": 2.5,
+        "delta": 1e-6,
+    },
 }
 
 

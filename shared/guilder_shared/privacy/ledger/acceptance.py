@@ -55,6 +55,8 @@ def admit(pen: Pen, order: Order) -> bool:
         book.decisions.demand_admissible(order, book.site)
         if order.say == "budget":
             refusals.sound(lambda _: budgets.ordered(order), dict(order.content))
+        if order.say == "gap" and order.content["budget"] not in book.budgets:
+            raise refusals.cannot_be(str(order.content["budget"]), "no such budget")
         pen.write("order", {"order": order.content, "signature": order.signature})
         return True
 

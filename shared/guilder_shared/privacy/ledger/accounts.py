@@ -11,12 +11,19 @@ budget's first order on; a study belongs to the one in which it was accepted.
 Crash order: learns an entry only after the journal made it durable.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 
 from guilder_shared.privacy.ledger.bodies import seconds
 from guilder_shared.privacy.ledger.budgets import DAY_S, Budget
-from guilder_shared.privacy.ledger.filters import NOTHING, Cost, Filters, exact
+from guilder_shared.privacy.ledger.filters import (
+    NOTHING,
+    ORDERS,
+    Cost,
+    Filters,
+    exact,
+)
 from guilder_shared.privacy.ledger.grants import Grant
 
 
@@ -29,6 +36,7 @@ class Accounts:
         self._charged: dict[str, Cost] = {}  # the sum over all that is counted
         self._counted: dict[str, dict[str, Grant]] = {}  # by grant id
         self._by_period: dict[str, dict[int, Decimal]] = {}
+        self._gaps: dict[str, Cost] = {}
 
     def put(self, budget: Budget, grants: Iterable[Grant], time: str) -> None:
         """Learn a budget, or another shape of it; O(grants).
@@ -53,6 +61,17 @@ class Accounts:
     def withdraw(self, name: str) -> None:
         """Take a budget out of force; what was charged to it stays counted."""
         self.budgets.pop(name, None)
+
+    def charge_gap(self, name: str, epsilon: float, delta: float) -> None:
+        """Charge what was lost; its events are unknown: no Rényi filter holds it."""
+        unknown = [math.inf] * len(ORDERS)
+        cost = Cost.of(epsilon, delta, unknown, num_steps=1, num_turns=1)
+        self._charged[name] += cost
+        self._gaps[name] = self.gap(name) + cost
+
+    def gap(self, name: str) -> Cost:
+        """What was charged to a budget for entries that were lost."""
+        return self._gaps.get(name, NOTHING)
 
     def charge(self, grant: Grant) -> None:
         """Count a new grant against every budget that names its dataset."""

@@ -6,6 +6,7 @@ The mathematics: `accounts.py`. Crash order: `book.py`.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from guilder_shared.chain import Entry
@@ -13,6 +14,7 @@ from guilder_shared.errors import IntegrityError
 from guilder_shared.orders import Order
 from guilder_shared.privacy.ledger import budgets
 from guilder_shared.privacy.ledger.bodies import FORMAT, Body, demand, is_hex, seconds
+from guilder_shared.privacy.ledger.heads import Head
 
 if TYPE_CHECKING:
     from guilder_shared.privacy.ledger.book import Book
@@ -40,7 +42,21 @@ def _order(book: "Book", entry: Entry, body: Body) -> None:
         book.accounts.put(budget, book.grants.values(), time)
     elif order.say == "withdraw":
         book.accounts.withdraw(str(order.content["name"]))
+    elif order.say == "gap":
+        _acknowledge(book, order)
     book.decisions.admit(order, entry.seq, time)
+
+
+def _acknowledge(book: "Book", order: Order) -> None:
+    """Charge what was lost, and number on from what the server remembers."""
+    terms = order.content
+    name, server = str(terms["budget"]), str(terms["server"])
+    demand(name in book.accounts.budgets)
+    book.accounts.charge_gap(name, float(terms["epsilon"]), float(terms["delta"]))
+    told, head_no = book.heads.setdefault(server, []), int(terms["head_no"])
+    for number in range(len(told) + 1, head_no + 1):
+        told.append(Head(server, number, "", 0, 0, ""))
+    told[head_no - 1] = replace(told[head_no - 1], commitment=str(terms["commitment"]))
 
 
 def _too_old(found: int) -> IntegrityError:

@@ -77,6 +77,7 @@ def totals(book: Book, name: str, time: str | None = None) -> Totals:
             spent += grant.cost()
         else:
             reserved += grant.cost()
+    spent += book.accounts.gap(name)
     filters, both = budget.filters, spent + reserved
     zero = Decimal(0)
     used = {f.order: f.used(both) for f in filters.renyi}
