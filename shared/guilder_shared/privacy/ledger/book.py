@@ -9,6 +9,8 @@ The mathematics: `accounts.py`. Crash order: the book learns an entry only after
 journal made it durable, so it never knows more than the disk.
 """
 
+from typing import TYPE_CHECKING
+
 from guilder_shared.chain import Entry
 from guilder_shared.errors import IntegrityError
 from guilder_shared.privacy.ledger import kinds
@@ -24,6 +26,9 @@ from guilder_shared.privacy.ledger.decisions import Decisions
 from guilder_shared.privacy.ledger.grants import Grant, Refusal
 from guilder_shared.privacy.ledger.heads import Head
 
+if TYPE_CHECKING:  # it writes, and so knows the book
+    from guilder_shared.privacy.ledger.cohorts import Exclusion
+
 
 class Book:
     """Everything the entries applied so far say.
@@ -38,6 +43,8 @@ class Book:
         grants: By id, oldest first.
         refusals: Oldest first.
         heads: Of the sealed turns, by server, in the order of their numbers.
+        cohorts: Commitments to the rows that studies began with, by grant id.
+        exclusions: The newest word on each dataset's list of excluded persons.
     """
 
     def __init__(self) -> None:
@@ -50,6 +57,8 @@ class Book:
         self.grants: dict[str, Grant] = {}
         self.refusals: list[Refusal] = []
         self.heads: dict[str, list[Head]] = {}
+        self.cohorts: dict[str, str] = {}
+        self.exclusions: dict[str, Exclusion] = {}
         self.by_run: dict[tuple[str, str, str], str] = {}  # grant ids
 
     def apply(self, entry: Entry) -> None:

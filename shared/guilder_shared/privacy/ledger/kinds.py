@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from guilder_shared.chain import Entry
-from guilder_shared.privacy.ledger import opening, replay
+from guilder_shared.privacy.ledger import cohorts, opening, replay
 from guilder_shared.privacy.ledger.bodies import Body
 
 if TYPE_CHECKING:
@@ -17,4 +17,5 @@ if TYPE_CHECKING:
 LEARN: "dict[str, Callable[[Book, Entry, Body], None]]" = {
     **opening.LEARN,
     **replay.LEARN,
+    **cohorts.LEARN,
 }

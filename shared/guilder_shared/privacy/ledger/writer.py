@@ -22,10 +22,11 @@ from guilder_shared.chain import Entry
 from guilder_shared.identity import SigningKey
 from guilder_shared.journal import Journal
 from guilder_shared.orders import Order
-from guilder_shared.privacy.ledger import acceptance, refusals, turns
+from guilder_shared.privacy.ledger import acceptance, cohorts, refusals, turns
 from guilder_shared.privacy.ledger.acceptance import Judged
 from guilder_shared.privacy.ledger.bodies import FORMAT, Body
 from guilder_shared.privacy.ledger.budgets import Budget
+from guilder_shared.privacy.ledger.cohorts import Exclusion
 from guilder_shared.privacy.ledger.decisions import Admitted, PublicSize
 from guilder_shared.privacy.ledger.grants import Asked, Grant, Spend
 from guilder_shared.privacy.ledger.heads import Head
@@ -293,6 +294,39 @@ class Ledger:
             IntegrityError: It could not be written (GLD-I005).
         """
         turns.close(self._pen, grant_id)
+
+    def cohort(self, grant_id: str, commitment: str) -> None:
+        """Bind a grant, at its first turn, to the rows it found; durable, once.
+
+        Args:
+            grant_id: Of a grant with a turn spent.
+            commitment: `cohorts` says what of; 64 hex digits, from a salted hash.
+
+        Raises:
+            BudgetSpent: Unknown grant (GLD-B002).
+            IntegrityError: It is bound otherwise (GLD-I010), or not durable (GLD-I005).
+        """
+        cohorts.commit(self._pen, grant_id, commitment)
+
+    def exclude(self, dataset: str, commitment: str, *, in_force: bool) -> None:
+        """State that a list of persons is left out of a dataset, or no longer.
+
+        Frees nothing of any budget. What the ledger says already is not repeated.
+
+        Raises:
+            IntegrityError: It could not be made durable (GLD-I005).
+        """
+        cohorts.exclude(self._pen, dataset, commitment, in_force)
+
+    def cohort_of(self, grant_id: str) -> str | None:
+        """The commitment to the rows a grant began with; None before its first turn."""
+        with self._pen.lock:
+            return self._pen.book.cohorts.get(grant_id)
+
+    def exclusions(self) -> dict[str, Exclusion]:
+        """The newest word on each dataset's list, by dataset."""
+        with self._pen.lock:
+            return dict(self._pen.book.exclusions)
 
     def find(self, grant_id: str) -> Grant | None:
         """The grant with this id, as it stands now; None if there is none."""
