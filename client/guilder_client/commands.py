@@ -53,9 +53,28 @@ def check(
         opened.ledger.shut()
 
 
+@app.command()
+def agree(
+    grant: Annotated[str, typer.Argument(help="The study, as GLD-D043 names it.")],
+    site: SiteOption = Path("site.toml"),
+) -> None:
+    """Let a study go on whose rows changed while it ran.
+
+    For [policy] on_change = "ask". Changes a file of this site alone; the client may
+    be running, and goes on at its next turn.
+    """
+    from guilder_client.cohorts import Cohorts
+    from guilder_client.settings import SiteFile
+
+    cohorts = Cohorts(SiteFile.load(site).site.state_dir / "cohorts")
+    if not cohorts.agree(grant):
+        typer.echo(f"{grant}: nothing waits for you")
+        raise typer.Exit(2)
+    typer.echo(f"{grant}: goes on with the rows of now")
+
+
 def _check_study(site: Any, path: Path) -> str:
     from guilder_client import policy
-    from guilder_client.data.source import open_source
     from guilder_shared.privacy import accounting
     from guilder_shared.study import Study
     from guilder_shared.training import selftest
@@ -66,9 +85,10 @@ def _check_study(site: Any, path: Path) -> str:
         study
     )  # PolicyRefused if it is not mapped, or not typed
     policy.demand_small_delta(site, study)
-    source = open_source(site.settings.data[study.data.dataset])
-    source.check(study.site_contract)
-    source.check_cells(study.site_contract)
+    policy.demand_columns(site, study)
+    leave_out = site.exclusions.of(study)
+    source = site.source(study.data.dataset)
+    source.check_cells(study.site_contract, leave_out)
     fits = f"study {study.study.name}: allowed here, and its data fits the contract"
     plan = accounting.solve(study)
     passed = selftest.ensure(study, plan, public_size=public_size)

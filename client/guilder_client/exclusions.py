@@ -7,8 +7,8 @@ are. This module charges nothing and refunds nothing.
 
 Review, mathematics. Whether a row stays follows from its own person cell and the list:
 adding or removing a unit moves no other. Public size, rates and divisor stay, so a
-shorter dataset has more noise for its size and the same promise. That a list was edited,
-and when, is in the ledger.
+shorter dataset has more noise for its size and the same promise. That a list was
+edited, and when, is in the ledger.
 Review, crash order. A list's salt is durable before its entry, and the entry before the
 next charge; a list that cannot be read stops offers and turns before a charge.
 """
@@ -20,16 +20,13 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from guilder_client.data.source import LeaveOut
 from guilder_client.settings import DataSource
-from guilder_shared import durable, tables
+from guilder_shared import durable
 from guilder_shared.errors import DataError, GuilderError, PolicyRefused
 from guilder_shared.privacy.ledger import Ledger
 from guilder_shared.study import Study
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 MOST_BYTES = 64 << 20
@@ -47,18 +44,6 @@ class Excluded:
 
     ids: frozenset[str] = field(repr=False)
     digest: str
-
-    def without(self, table: "pa.Table", person: str) -> "pa.Table":
-        """The rows of everybody else.
-
-        Args:
-            table: All rows, the person's column among them.
-            person: That column.
-
-        Returns:
-            Rows in their order. Rows that name nobody stay.
-        """
-        return tables.without_persons(table, person, self.ids)
 
 
 def read_list(path: Path) -> Excluded:
@@ -106,41 +91,47 @@ class Exclusions:
         """
         self._lists = {n: d.exclude for n, d in data.items() if d.exclude is not None}
         self._folder = folder
+        self._stated: dict[str, Excluded] = {}  # what the ledger's newest word is about
 
     def settle(self, site: str, ledger: Ledger) -> None:
-        """Have the ledger say of every dataset whether a list applies.
+        """Read every list and have the ledger say whether and that it applies.
 
         Raises:
             PolicyRefused: GLD-S040, a list cannot be read. What is wrong with it is in
                 this site's log; the error that travels is the same for all.
         """
-        said = ledger.exclusions()
         for dataset in self._lists:
-            commitment = self._commitment(dataset, self.now(site, dataset))
+            found = self._read(site, dataset)
+            try:
+                commitment = self._commitment(dataset, found)
+            except OSError as error:
+                log.error("[data.%s] exclude: %s", dataset, error.strerror)
+                raise _cannot_apply(site, dataset) from None
             ledger.exclude(dataset, commitment, in_force=True)
-        for dataset, word in said.items():
+            self._stated[dataset] = found
+        for dataset, word in ledger.exclusions().items():
             if word.in_force and dataset not in self._lists:
-                log.warning("[data.%s] names no list any more: nobody is excluded", dataset)
+                log.warning("[data.%s] names no list any more: nobody is out", dataset)
                 ledger.exclude(dataset, word.commitment, in_force=False)
 
-    def now(self, site: str, dataset: str) -> Excluded | None:
-        """Whom the list of a dataset names now; None where it has none.
-
-        Raises:
-            PolicyRefused: GLD-S040, as `settle`.
-        """
-        path = self._lists.get(dataset)
-        if path is None:
+    def of(self, study: Study) -> LeaveOut | None:
+        """Whom to leave out of a study's rows, as last settled; None without a list."""
+        found = self._stated.get(study.data.dataset)
+        if found is None or study.data.person is None:
             return None
+        return LeaveOut(study.data.person, found.ids)
+
+    def mark(self, dataset: str) -> str:
+        """Changes when the list of a dataset does; never leaves this process."""
+        found = self._stated.get(dataset)
+        return "" if found is None else found.digest
+
+    def _read(self, site: str, dataset: str) -> Excluded:
         try:
-            return read_list(path)
+            return read_list(self._lists[dataset])
         except GuilderError as error:
             log.error("[data.%s] exclude: %s", dataset, error)
-        raise PolicyRefused(
-            "GLD-S040",
-            f"site {site!r} cannot apply its exclusions from {dataset!r}",
-            fix="Mend the file that exclude under [data.…] names; see this site's log.",
-        )
+        raise _cannot_apply(site, dataset)
 
     def demand_person(self, site: str, study: Study) -> None:
         """Refuse a study that does not say whose row a row is, where a list applies.
@@ -158,12 +149,11 @@ class Exclusions:
             fix='person = "…" under [data] in the study; privacy.unit may stay.',
         )
 
-    def _commitment(self, dataset: str, found: Excluded | None) -> str:
+    def _commitment(self, dataset: str, found: Excluded) -> str:
         """The salted hash for the ledger; the salt is kept, and drawn for each list."""
-        digest = "" if found is None else found.digest
+        digest = found.digest
         path = self._folder / f"{dataset}.exclude.json"
         kept = _read_kept(path)
-        # The salt is bound to the list without holding a word of it.
         commitment = _commit(kept.get("salt", ""), dataset, digest)
         if kept.get("commitment") != commitment:
             salt = secrets.token_hex(16)
@@ -192,5 +182,13 @@ def _unreadable(path: Path, why: str) -> DataError:
         "GLD-D041",
         f"the list of excluded persons {path} cannot be read",
         why=why,
-        fix="Correct `exclude` in site.toml or the file's rights; an empty file is a list.",
+        fix="Correct `exclude` in site.toml, or the rights of the file.",
+    )
+
+
+def _cannot_apply(site: str, dataset: str) -> PolicyRefused:
+    return PolicyRefused(
+        "GLD-S040",
+        f"site {site!r} cannot apply its exclusions from {dataset!r}",
+        fix="Mend the file that exclude under [data.…] names; see this site's log.",
     )

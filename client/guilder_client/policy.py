@@ -40,7 +40,7 @@ def consider(site: Site, offer: Offer) -> Answer:
         permit(site.settings, study, approved=_approved(site))
         if site.inbox is not None:
             terms.demand_signed(site.settings, site.ledger)
-        site.source(study.data.dataset).check(study.site_contract)
+        demand_columns(site, study)
         public_size = site.public_size(study)
         demand_small_delta(site, study)
         accounting.confirm(study, offer.plan)
@@ -53,6 +53,23 @@ def consider(site: Site, offer: Offer) -> Answer:
     # The weight of its replies; where sites are the units, each counts as one.
     weight = 1 if study.privacy.unit == "site" else public_size
     return Answer(Verdict.ACCEPTED, site.name, grant.grant_id, public_size=weight)
+
+
+def demand_columns(site: Site, study: Study) -> None:
+    """Check columns by name and type, the person's too where a list applies.
+
+    Raises:
+        PolicyRefused: A list cannot be read (GLD-S040), or there is no such dataset.
+        DataError: A column is missing or of another type; GLD-D040 the study names no
+            person and a list needs one. No row was read.
+    """
+    site.hear_exclusions()
+    source, contract = site.source(study.data.dataset), study.site_contract
+    if site.exclusions is not None:
+        site.exclusions.demand_person(site.name, study)
+        if site.exclusions.of(study) is not None:
+            contract = study.data
+    source.check(contract)
 
 
 def demand_small_delta(site: Site, study: Study) -> None:
@@ -199,6 +216,9 @@ def check(site: Site, request: TurnRequest) -> tuple[Grant, Study, Plan]:
     if study.digest() != grant.study_digest:
         raise IntegrityError("GLD-I031", "the stored study is not the accepted one")
     permit(site.settings, study, approved=_approved_once(site, grant))
+    site.hear_exclusions()
+    if site.exclusions is not None:
+        site.exclusions.demand_person(site.name, study)
     return grant, study, Plan(**grant.meta["plan"])
 
 

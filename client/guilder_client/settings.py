@@ -60,6 +60,10 @@ class DataSource(TableFile):
         le=10**12,
         description='persons, typed likewise; studies of unit "person" need it',
     )
+    exclude: FilePath | None = Field(
+        default=None,
+        description="a list of persons to leave out, one id a line; they stay charged",
+    )
 
     @model_validator(mode="after")
     def _no_more_persons_than_rows(self) -> Self:
@@ -85,6 +89,10 @@ class Policy(Frozen):
     )
     allow_unprotected: bool = Field(
         default=False, description="studies with mechanism none; for made-up data only"
+    )
+    on_change: Literal["continue", "ask", "stop"] = Field(
+        default="continue",
+        description="rows changed in mid-study: go on, wait for a person, or end it",
     )
 
 

@@ -5,12 +5,16 @@ are fields here: where randomness comes from, and whether replies are held to a 
 """
 
 import logging
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from guilder_client import terms
+from guilder_client.cohorts import Cohorts
+from guilder_client.data.source import LeaveOut
+from guilder_client.exclusions import Exclusions
 from guilder_client.inbox import Inbox
 from guilder_client.sealed import SealedTurns
 from guilder_client.settings import SiteFile
@@ -24,6 +28,7 @@ from guilder_shared.tasks import Examples
 from guilder_shared.training import device
 
 log = logging.getLogger(__name__)
+Mark = tuple[str, str, tuple[int, ...]]  # dataset, its list, its file
 
 
 class Source(Protocol):
@@ -40,8 +45,8 @@ class Source(Protocol):
     def check(self, data: Data) -> None:
         """Raise DataError if the columns do not fit the contract; reads no row."""
 
-    def read(self, data: Data) -> Examples:
-        """All rows, encoded. Called only after the ledger was charged."""
+    def read(self, data: Data, leave_out: LeaveOut | None = None) -> Examples:
+        """All rows but those to leave out, encoded; called after the charge only."""
 
 
 @dataclass
@@ -54,6 +59,8 @@ class Site:
         paced: Replies wait for the study's reply quantum, and a failed turn for the
             round's deadline; False in a simulation.
         inbox: Where the officer's orders arrive; None in a simulation.
+        exclusions: Persons whose rows are left out; None in a simulation.
+        cohorts: Which rows studies began with; None in a simulation.
     """
 
     name: str
@@ -64,8 +71,10 @@ class Site:
     seed: int | None = None
     paced: bool = True
     inbox: Inbox | None = None
+    exclusions: Exclusions | None = None
+    cohorts: Cohorts | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
-    _rows: dict[str, Examples] = field(default_factory=dict)
+    _rows: dict[str, tuple[Mark, Examples]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, settings: SiteFile) -> Self:
@@ -103,6 +112,8 @@ class Site:
             sealed=SealedTurns(state / "turns"),
             sources=sources,
             inbox=inbox,
+            exclusions=Exclusions(settings.data, state / "cohorts"),
+            cohorts=Cohorts(state / "cohorts"),
         )
 
     def hear_officer(self) -> None:
@@ -112,6 +123,21 @@ class Site:
                 self.ledger.admit(order)
             except BudgetSpent as error:
                 log.error("order left out: %s", error)
+
+    def hear_exclusions(self) -> None:
+        """Apply the lists of excluded persons as they stand now.
+
+        Rows in memory that another list had been applied to are dropped.
+
+        Raises:
+            PolicyRefused: A list cannot be read (GLD-S040).
+        """
+        if self.exclusions is None:
+            return
+        self.exclusions.settle(self.name, self.ledger)
+        for grant_id, ((dataset, listed, _), _rows) in list(self._rows.items()):
+            if self.exclusions.mark(dataset) != listed:
+                self.forget(grant_id)
 
     def source(self, dataset: str) -> Source:
         """The source mapped to `dataset`; PolicyRefused if there is none."""
@@ -143,19 +169,50 @@ class Site:
         return source.public_persons
 
     def read(self, grant_id: str, study: Study) -> Examples:
-        """The rows for one grant; kept in memory until the grant is closed.
+        """The rows for one grant; kept in memory until they change or it is closed.
 
         Where the study trains a head alone these are the frozen body's features,
         computed once.
+
+        Raises:
+            DataError: The file is gone or has other columns; or rows changed in
+                mid-study and the policy does not go on (GLD-D043, GLD-D044).
         """
-        if grant_id not in self._rows:
-            rows = self.source(study.data.dataset).read(study.site_contract)
-            self._rows[grant_id] = features.prepare(rows, study)
-        return self._rows[grant_id]
+        dataset = study.data.dataset
+        mark = (dataset, self._list(dataset), self._file(dataset))
+        kept = self._rows.get(grant_id)
+        if kept is not None and kept[0] == mark:
+            return kept[1]
+        self.forget(grant_id)
+        leave_out = self.exclusions.of(study) if self.exclusions else None
+        source, contract = self.source(dataset), study.site_contract
+        rows = (
+            source.read(contract)
+            if leave_out is None
+            else source.read(contract, leave_out)
+        )
+        if self.cohorts is not None:
+            self.cohorts.settle(self, grant_id, study, rows)
+        rows = features.prepare(rows, study)
+        self._rows[grant_id] = (mark, rows)
+        return rows
 
     def forget(self, grant_id: str) -> None:
-        """Drop a closed grant's rows."""
+        """Drop a grant's rows from memory."""
         self._rows.pop(grant_id, None)
+
+    def _list(self, dataset: str) -> str:
+        return self.exclusions.mark(dataset) if self.exclusions else ""
+
+    def _file(self, dataset: str) -> tuple[int, ...]:
+        """What tells that a file was written anew; looks at no row."""
+        if self.cohorts is None:
+            return ()
+        try:
+            found = os.stat(self.settings.data[dataset].path)
+        except OSError:
+            return ()
+        return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def read_ledger(settings: SiteFile) -> Ledger:

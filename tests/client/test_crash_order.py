@@ -95,8 +95,16 @@ def before_file() -> None:
     SealedTurns.write = die  # type: ignore[method-assign,assignment]
 
 
-def before_rename() -> None:
-    Path.replace = die  # type: ignore[method-assign,assignment]
+def before_rename(suffix: str) -> None:
+    """Die before a file of this kind gets its name."""
+    replace = Path.replace
+
+    def dying(self: Path, target: Path) -> Path:
+        if target.suffix == suffix:
+            die()
+        return replace(self, target)
+
+    Path.replace = dying  # type: ignore[method-assign,assignment]
 
 
 def before_training() -> None:
@@ -118,9 +126,13 @@ def ask(site: Site, turn_no: int = 1) -> TurnRequest:
 POINTS: dict[str, tuple[Callable[[], None], int]] = {
     "before the charge": (lambda: killed_at_entry("spend", written=False), 1),
     "after the charge": (lambda: killed_at_entry("spend", written=True), 2),
+    "before the cohort has a key": (lambda: before_rename(".key"), 2),
+    "before the rows are remembered": (lambda: before_rename(".json"), 2),
+    "before the cohort": (lambda: killed_at_entry("cohort", written=False), 2),
+    "after the cohort": (lambda: killed_at_entry("cohort", written=True), 2),
     "before training": (before_training, 2),
     "before the sealed file": (before_file, 2),
-    "before the sealed file has its name": (before_rename, 2),
+    "before the sealed file has its name": (lambda: before_rename(".safetensors"), 2),
     "before the seal": (lambda: killed_at_entry("seal", written=False), 2),
     "after the seal": (lambda: killed_at_entry("seal", written=True), 1),
 }
@@ -257,4 +269,4 @@ def test_a_full_disk_at_the_seal_lets_nothing_leave_until_the_client_starts_agai
     assert (first.verdict, first.update) == (Verdict.TURN_FAILED, b"")
     assert (second.verdict, second.update) == (Verdict.REFUSED_BY_POLICY, b"")
     assert third.verdict == Verdict.DONE
-    assert entries == ["spend", "seal"]
+    assert entries == ["spend", "cohort", "seal"]

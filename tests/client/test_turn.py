@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from guilder_client import policy, terms, turn
-from guilder_client.data.source import open_source
+from guilder_client.data.source import LeaveOut, open_source
 from guilder_client.sealed import SealedTurns
 from guilder_client.settings import SiteFile
 from guilder_client.site import Site
@@ -91,10 +91,10 @@ class Watched:
     def check(self, data: Data) -> None:
         self.inner.check(data)  # type: ignore[attr-defined]
 
-    def read(self, data: Data) -> Examples:
+    def read(self, data: Data, leave_out: LeaveOut | None = None) -> Examples:
         self.reads += 1
         self.on_read(self.site[0])
-        return self.inner.read(data)  # type: ignore[attr-defined, no-any-return]
+        return self.inner.read(data, leave_out)  # type: ignore[attr-defined, no-any-return]
 
 
 @pytest.fixture

@@ -239,6 +239,7 @@ def test_reports_of_sites_with_other_rows_differ_in_hashes_of_updates_alone(
 ) -> None:
     monkeypatch.setattr("secrets.token_hex", lambda _size: "0" * 32)
     hashes = {"hash", "prev", "signature", "sha256", "receipt", "public_key"}
+    hashes |= {"commitment"}  # salted; one more of each grant's rows
     times = {"time", "as_of", "accepted_at", "charged_at", "sealed_at"}
     officers = {"officer", "serial", "issued", "expires", "approval", "orders"}
 

@@ -43,6 +43,19 @@ class Mapped(Protocol):
 
 
 @dataclass(frozen=True)
+class LeaveOut:
+    """Persons whose rows no study may see.
+
+    Attributes:
+        person: The study's column that says whose row a row is.
+        ids: The persons, as text.
+    """
+
+    person: str
+    ids: frozenset[str] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class FileSource:
     """Rows in a CSV or Parquet file.
 
@@ -66,7 +79,7 @@ class FileSource:
         """
         tables.check_file(self.kind, self.path, self.columns, data)
 
-    def check_cells(self, data: Data) -> None:
+    def check_cells(self, data: Data, leave_out: LeaveOut | None = None) -> None:
         """Read the rows and check that number columns hold numbers.
 
         For the engineer at this site: its outcome depends on rows, so it must not
@@ -75,10 +88,14 @@ class FileSource:
         Raises:
             DataError: As `check`.
         """
-        tables.check_cells(self._rows(data), data)
+        tables.check_cells(self._rows(data, leave_out), data)
 
-    def read(self, data: Data) -> Examples:
+    def read(self, data: Data, leave_out: LeaveOut | None = None) -> Examples:
         """All rows, encoded. Call it only after the ledger was charged.
+
+        Args:
+            data: The contract.
+            leave_out: Whose rows to drop before anything else looks at them.
 
         Privacy: a row of the file becomes one example or none, by a public rule that
         sees that row alone. No cell raises; only a file that changed its columns since
@@ -87,10 +104,15 @@ class FileSource:
         Raises:
             DataError: As `check`.
         """
-        return tables.encode(self._rows(data), data)
+        return tables.encode(self._rows(data, leave_out), data)
 
-    def _rows(self, data: Data) -> "pa.Table":
-        return tables.read(self.kind, self.path, self.columns, tables.needed(data))
+    def _rows(self, data: Data, leave_out: LeaveOut | None = None) -> "pa.Table":
+        wanted = tables.needed(data)
+        if leave_out is None:
+            return tables.read(self.kind, self.path, self.columns, wanted)
+        wanted = tuple(dict.fromkeys((*wanted, leave_out.person)))
+        table = tables.read(self.kind, self.path, self.columns, wanted)
+        return tables.without_persons(table, leave_out.person, leave_out.ids)
 
 
 @dataclass(frozen=True)
@@ -109,13 +131,16 @@ class TableSource:
         """
         tables.check(self.table, data)
 
-    def read(self, data: Data) -> Examples:
-        """All rows, encoded.
+    def read(self, data: Data, leave_out: LeaveOut | None = None) -> Examples:
+        """All rows, encoded; see `FileSource.read`.
 
         Raises:
             DataError: As `check`.
         """
-        return tables.encode(self.table, data)
+        table = self.table
+        if leave_out is not None:
+            table = tables.without_persons(table, leave_out.person, leave_out.ids)
+        return tables.encode(table, data)
 
 
 def open_source(mapped: Mapped) -> FileSource:

@@ -7,6 +7,7 @@ when, is decided by its callers.
 
 from guilder_shared.tables.files import FileKind, check_file, column_names, read
 from guilder_shared.tables.kinds import check, check_cells, encode, needed
+from guilder_shared.tables.leaving_out import without_persons
 
 __all__ = [
     "FileKind",
@@ -17,4 +18,5 @@ __all__ = [
     "encode",
     "needed",
     "read",
+    "without_persons",
 ]
