@@ -48,6 +48,32 @@ def report(
 
 
 @app.command()
+def exclusion(
+    dataset: Annotated[str, typer.Argument(help="As [data.NAME] in the site file.")],
+    site: Annotated[
+        Path, typer.Option("--site", help="The site file.", metavar="SITE.TOML")
+    ] = Path("site.toml"),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A file; otherwise stdout.")
+    ] = None,
+) -> None:
+    """Sign that this site leaves a list of persons out of DATASET, without ids.
+
+    For a person who objected or asked for erasure. The client may be running.
+    """
+    from guilder_client import statement
+    from guilder_client.settings import SiteFile
+    from guilder_client.site import read_ledger
+    from guilder_shared import durable
+
+    with read_ledger(SiteFile.load(site)) as ledger:
+        told = statement.state(ledger, dataset)
+    if out is not None:
+        durable.write(out, told)
+    typer.echo(told.decode() if out is None else str(out), nl=out is not None)
+
+
+@app.command()
 def consortium(
     files: Annotated[list[Path], typer.Argument(help="Reports, NAME.report.json.")],
     out: Annotated[
