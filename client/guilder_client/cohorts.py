@@ -120,22 +120,19 @@ class Cohorts:
             return
         if policy == "stop" and record.get("stopped"):
             raise _stopped(grant_id)
-        known = [each["fingerprint"] for each in record["seen"]]
-        if found["fingerprint"] in known:
-            return
         # Whoever was excluded since the last turn is missing now, and should be.
         by_list = found["list"] != record["seen"][-1]["list"]
+        known = found["fingerprint"] in [r["fingerprint"] for r in record["seen"]]
+        if known and not by_list:
+            return
         if not by_list and policy == "ask":
             self._write(grant_id, {**record, "waits": found})
             raise _waits(grant_id)
         if not by_list and policy == "stop":
             self._write(grant_id, {**record, "stopped": True})
             raise _stopped(grant_id)
-        log.warning(
-            "study %s: %s; it goes on with the rows of now",
-            grant_id,
-            "another list of exclusions" if by_list else "rows changed in mid-study",
-        )
+        reason = "another list of exclusions" if by_list else "rows changed"
+        log.warning("study %s: %s; it goes on with the rows of now", grant_id, reason)
         record["seen"].append(found)
         self._write(grant_id, record)
 

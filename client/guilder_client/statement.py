@@ -1,8 +1,8 @@
 """What a site can hand to a person who objected: a signed word, without ids.
 
-It says that a list of persons is left out of a dataset, since which entry of the ledger,
-and whether it is in force. Whether somebody is on the list it does not say; the site
-tells that to the person itself. It reads the ledger and no list and no row.
+It says that a list of persons is left out of a dataset, since which entry of the
+ledger, and whether it is in force. Whether somebody is on the list it does not say; the
+site tells that to the person itself. It reads the ledger and no list and no row.
 
 Review, mathematics: public facts of the ledger's own entry; the commitment is salted.
 Review, crash order: reads only; the entry was durable before.

@@ -319,12 +319,16 @@ def test_persons_whom_the_list_takes_out_are_no_change(
     site = site_at(folder, edit)
     answer = policy.consider(site, Offer("run", study.canonical(), PLAN))
     verdicts = []
-    for number, gone in enumerate(("", "1\n"), start=1):
-        (folder / "gone.csv").write_text(gone)
+    for number, gone in enumerate(("", "1\n", "1\n3\n", "edited"), start=1):
+        if gone != "edited":
+            (folder / "gone.csv").write_text(gone)
+        else:  # after a list that took nobody out, an edit is a change like any other
+            (folder / "data.csv").write_text("w,x,y\n" + "2,0.8,1\n" * 20)
         asked = TurnRequest(
             "run", answer.grant_id, number, number, study.digest(), MODEL
         )
         verdicts.append(turn.take(site, asked).verdict)
 
-    assert verdicts == [Verdict.DONE, Verdict.DONE]
-    assert [s["rows"] for s in record_of(site, answer.grant_id)["seen"]] == [40, 20]
+    assert verdicts == [Verdict.DONE] * 3 + [Verdict.TURN_FAILED]
+    seen = record_of(site, answer.grant_id)["seen"]
+    assert [each["rows"] for each in seen] == [40, 20, 20]
