@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from guilder import audit_command, officer_commands, plan_commands
+from guilder import audit_commands, officer_commands, plan_commands
 
 app = typer.Typer(
     help="Decide what studies may cost; read and verify what they have cost.",
@@ -17,7 +17,7 @@ app.command("budget")(officer_commands.budget)
 app.command("approve")(officer_commands.approve)
 app.command("revoke")(officer_commands.revoke)
 app.command("acknowledge")(officer_commands.acknowledge)
-app.command("audit")(audit_command.audit)
+app.command("audit")(audit_commands.audit)
 app.command("plan")(plan_commands.plan)
 app.command("forecast")(plan_commands.forecast)
 

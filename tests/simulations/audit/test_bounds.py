@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import stats  # type: ignore[import-untyped]  # no stubs
 
 from guilder_simulations.audit import bounds
 from guilder_simulations.audit.bounds import Guesses
@@ -52,7 +52,7 @@ def test_many_right_guesses_contradict_a_small_epsilon() -> None:
 
 @pytest.mark.parametrize("mu", [1.0, 2.0])
 def test_with_many_canaries_more_than_half_of_a_gaussian_is_found(mu: float) -> None:
-    """Measured for this attack: the bound contradicts 0.6 of the truth, not the truth."""
+    """Measured for this attack: 0.6 of the truth is contradicted, not the truth."""
     rng = np.random.default_rng(5)
     coins = rng.integers(0, 2, 10_000).astype(np.bool_)
     guesses = bounds.guess(mu * coins + rng.standard_normal(len(coins)), coins)
@@ -62,7 +62,7 @@ def test_with_many_canaries_more_than_half_of_a_gaussian_is_found(mu: float) -> 
 
 
 def test_one_run_agrees_with_the_closed_form_where_all_guesses_are_right() -> None:
-    """With delta 0, r of r right: sure^r = error, hence epsilon = logit(error^(1/r))."""
+    """With delta 0, all r right: sure^r = error, so epsilon = logit(error^(1 / r))."""
     sure = 0.05 ** (1 / 100)
 
     found = bounds.one_run(100, [Guesses(100, 100)], delta=0.0, error=0.05)
