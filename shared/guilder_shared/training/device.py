@@ -9,10 +9,11 @@ tries it on the device and in the numbers that are used).
 Review, crash order: in memory only.
 """
 
+import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _lock = threading.Lock()
 _inside = 0
 _threads_before = 1
+_repeating = 0
+_repeated_before = (False, False, True)
 
 
 class Speed(Frozen):
@@ -35,6 +38,9 @@ class Speed(Frozen):
     )
     bfloat16: bool = Field(
         default=False, description="models compute in bfloat16; clipping stays exact"
+    )
+    deterministic: bool = Field(
+        default=True, description="only kernels that give the same bytes again"
     )
 
 
@@ -48,6 +54,8 @@ def settle(speed: Speed) -> None:
         DeviceError: As `choose`.
     """
     global _speed  # noqa: PLW0603 - one way for a process, as torch's own settings
+    if speed.device == "cuda" and speed.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA wakes
     choose(speed.device)
     _speed = speed
 
@@ -117,3 +125,44 @@ def one_thread() -> Iterator[None]:
             _inside -= 1
             if _inside == 0:
                 torch.set_num_threads(_threads_before)
+
+
+@contextmanager
+def turn() -> Iterator[None]:
+    """Compute as a turn does: on one thread and, unless switched off, repeatably.
+
+    With `deterministic` torch takes only kernels that give the same bytes again, and
+    raises RuntimeError where it has none; the self-test meets that before any row is
+    read. Afterwards torch is set as before. Written for CUDA as well, not run there.
+    """
+    with one_thread(), _repeatable() if _speed.deterministic else nullcontext():
+        yield
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    import torch
+
+    filling: Any = torch.utils.deterministic  # its setting is unknown to type checkers
+    global _repeating, _repeated_before  # noqa: PLW0603 - as `one_thread`
+    with _lock:
+        if _repeating == 0:
+            _repeated_before = (
+                torch.are_deterministic_algorithms_enabled(),
+                torch.is_deterministic_algorithms_warn_only_enabled(),
+                filling.fill_uninitialized_memory,
+            )
+        _repeating += 1
+        # torch.use_deterministic_algorithms, without the compiler that it imports
+        torch._C._set_deterministic_algorithms(True, warn_only=False)
+        # every number is written before it is read: filling would only cost time
+        filling.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        with _lock:
+            _repeating -= 1
+            if _repeating == 0:
+                on, warn, fill = _repeated_before
+                torch._C._set_deterministic_algorithms(on, warn_only=warn)
+                filling.fill_uninitialized_memory = fill

@@ -77,7 +77,7 @@ def fit(
         raise ValueError(f"public_size must be positive, not {public_size}")
     own_mean = public_size if study.privacy.unit == "site" else 1
     accounting.check_plan(study, plan)  # no noise only where none was promised
-    with device.one_thread():
+    with device.turn():
         module = registry.load(weights, study).to(device.current().device)
         divisor = study.training.sample_rate * public_size
         step = make_private_step(

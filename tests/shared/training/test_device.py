@@ -1,6 +1,8 @@
 """Where a turn computes."""
 
+import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,3 +105,63 @@ def test_a_turn_in_bfloat16_is_nearly_one_in_float32(
 
     assert half.dtype == np.float32
     assert 0 < np.linalg.norm(half - whole) < 2e-2 * np.linalg.norm(whole)
+
+
+def settings_of_torch() -> tuple[bool, bool, bool]:
+    filling: Any = torch.utils.deterministic
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        filling.fill_uninitialized_memory,
+    )
+
+
+def test_a_turn_takes_only_kernels_that_repeat_themselves() -> None:
+    before = settings_of_torch()
+
+    with device.turn():
+        with device.turn():
+            inner = settings_of_torch()
+        between = settings_of_torch()
+
+    assert inner == between == (True, False, False)
+    assert settings_of_torch() == before == (False, False, True)
+
+
+def test_kernels_that_vary_are_a_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_speed", device.Speed(deterministic=False))
+
+    with device.turn():
+        assert not torch.are_deterministic_algorithms_enabled()
+        assert torch.get_num_threads() == 1
+
+
+def fail_in_a_turn() -> None:
+    with device.turn():
+        raise RuntimeError("stop")
+
+
+def test_torch_is_set_as_before_when_a_turn_fails() -> None:
+    before = settings_of_torch()
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail_in_a_turn()
+
+    assert settings_of_torch() == before
+
+
+def test_what_matrix_kernels_of_a_card_need_is_said_before_the_card_wakes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    said = []
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_available",
+        lambda: said.append(os.environ.get("CUBLAS_WORKSPACE_CONFIG")),
+    )
+
+    with pytest.raises(DeviceError):
+        device.settle(device.Speed(device="cuda"))
+
+    assert said == [":4096:8"]

@@ -123,7 +123,7 @@ def _findings(setting: Setting) -> list[str]:
     table = source.table(study, units.UNITS)
     some = source.examples(study, table)
     nobody = source.examples(study, table.slice(0, 0))
-    with device.one_thread():
+    with device.turn():
         _check_model(study, weights, some)
     found = noise.check(setting, nobody, weights)
     found += divisor.check(setting, nobody, some, weights)
