@@ -103,8 +103,35 @@ def consortium(
 
 
 @app.command()
+def export(
+    site: Annotated[
+        Path, typer.Option("--site", help="The site file.", metavar="SITE.TOML")
+    ] = Path("site.toml"),
+    out: Annotated[
+        Path, typer.Option("--out", help="The file to write.", metavar="JSONL")
+    ] = Path("ledger.jsonl"),
+) -> None:
+    """Write the whole ledger as lines of JSON, signed; to compare reports with."""
+    from guilder_client.settings import SiteFile
+    from guilder_client.site import read_ledger
+    from guilder_shared import durable
+    from guilder_shared.reports.export import export as exported
+
+    with read_ledger(SiteFile.load(site)) as ledger:
+        durable.write(out, exported(ledger))
+    typer.echo(str(out))
+
+
+@app.command()
 def verify(
     file: Annotated[Path, typer.Argument(help="A report, NAME.report.json.")],
+    key: Annotated[
+        str | None, typer.Option("--key", help="The site's public key as you know it.")
+    ] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option("--ledger", help="Also compare with an export of the ledger."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object on stdout.")
     ] = False,
@@ -115,5 +142,5 @@ def verify(
     """
     from guilder_shared import reports
 
-    found = reports.verify(file)
+    found = reports.verify(file, public_key=key, ledger=ledger)
     typer.echo(json.dumps(found.to_json()) if as_json else found.to_text())

@@ -14,6 +14,7 @@ from guilder_shared.errors import IntegrityError
 from guilder_shared.identity import SigningKey
 from guilder_shared.officer import Officer
 from guilder_shared.privacy.ledger import Ledger
+from guilder_shared.reports.export import export
 from guilder_verifier.check import check
 from guilder_verifier.finding import Finding
 
@@ -52,9 +53,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, event in enumerate(EVENTS):
             fill(ledger, number, event)
         ledger.exclude("d", "e" * 64, in_force=True)
+        folder = tmp_path_factory.mktemp("report")
+        (folder / "older.jsonl").write_bytes(export(ledger))
         ledger.admit(officer.revoke(rule.order_id))
+        (folder / "ledger.jsonl").write_bytes(export(ledger))
         assert len(ledger.entries()) >= 200
-        return reports.write(ledger, tmp_path_factory.mktemp("report"))
+        return reports.write(ledger, folder)
 
 
 def fill(ledger: Ledger, number: int, event: dict[str, Any]) -> None:
@@ -119,6 +123,34 @@ def test_the_second_verifier_finds_every_changed_byte(report: Path) -> None:
         changed = raw[:position] + bytes([raw[position] ^ 1]) + raw[position + 1 :]
         with pytest.raises(Finding):
             check(changed)
+
+
+def refused(report: Path, ledger: Path) -> set[str]:
+    """The ids by which both verifiers refuse a report beside a ledger."""
+    with pytest.raises(IntegrityError) as first:
+        reports.verify(report, ledger=ledger)
+    with pytest.raises(Finding) as second:
+        check(report.read_bytes(), None, ledger.read_bytes())
+    return {first.value.error_id, second.value.error_id}
+
+
+def test_a_report_is_compared_with_the_ledger_it_came_from(
+    report: Path, tmp_path: Path
+) -> None:
+    ledger = report.with_name("ledger.jsonl")
+    with Ledger.open(None, KEY, site="bank-a", officer="a" * 64) as other:
+        (tmp_path / "other.jsonl").write_bytes(export(other))
+    lines = ledger.read_bytes().splitlines(keepends=True)
+    (tmp_path / "cut.jsonl").write_bytes(b"".join(lines[:-1]))
+    (tmp_path / "gap.jsonl").write_bytes(b"".join(lines[:50] + lines[51:]))
+
+    reports.verify(report, ledger=ledger)
+    assert check(report.read_bytes(), None, ledger.read_bytes())["ledger_compared"]
+    assert check(ledger.read_bytes())["num_entries"] == len(lines) - 1
+    assert refused(report, report.with_name("older.jsonl")) == {"GLD-I074"}
+    assert refused(report, tmp_path / "other.jsonl") == {"GLD-I073"}
+    assert refused(report, tmp_path / "cut.jsonl")
+    assert refused(report, tmp_path / "gap.jsonl")
 
 
 def test_a_figure_that_does_not_follow_is_found_though_it_is_signed(

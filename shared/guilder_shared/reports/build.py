@@ -53,7 +53,7 @@ def content(entries: Iterable[Entry]) -> Report:
     book, rows = Book(), []
     for entry in entries:
         book.apply(entry)
-        rows.append(_row(entry))
+        rows.append(row(entry))
     return compose(book, rows)
 
 
@@ -194,7 +194,8 @@ def _by_unit(grants: Iterable[Grant]) -> Report:
     }
 
 
-def _row(entry: Entry) -> Report:
+def row(entry: Entry) -> Report:
+    """An entry as reports and exports hold it."""
     return {
         "seq": entry.seq,
         "kind": entry.kind,

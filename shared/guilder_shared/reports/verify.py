@@ -21,7 +21,7 @@ from guilder_shared.privacy import accounting
 from guilder_shared.privacy.ledger.book import Book
 from guilder_shared.privacy.ledger.filters import MOST_RENYI, ORDERS
 from guilder_shared.privacy.ledger.grants import Grant, asked_by
-from guilder_shared.reports import words
+from guilder_shared.reports import export, words
 from guilder_shared.reports.approvals import fingerprint
 from guilder_shared.reports.build import SCHEMA, Report, compose, signed_bytes
 from guilder_shared.study import Study
@@ -105,7 +105,9 @@ class Verification:
         return "\n".join([*lines, *(_line(study) for study in self.studies)])
 
 
-def verify(path: Path, *, public_key: str | None = None) -> Verification:
+def verify(
+    path: Path, *, public_key: str | None = None, ledger: Path | None = None
+) -> Verification:
     """Check everything a report claims; about one second a distinct study.
 
     Checked: the file's exact bytes, each entry's hash and signature, the report's
@@ -117,12 +119,14 @@ def verify(path: Path, *, public_key: str | None = None) -> Verification:
         public_key: The site's key as the reader knows it, 64 hex digits. Without
             it a report that somebody else made and signed whole also verifies; the
             answer then names the key to compare.
+        ledger: An export of the site's ledger (`export.py`), which must hold the
+            report's entries.
 
     Raises:
         IntegrityError: Not a report (GLD-I011), not signed (GLD-I012, GLD-I003), an
             entry changed (GLD-I001, GLD-I007), a figure that does not follow from
             the entries (GLD-I013), or events that cost more than was accepted
-            (GLD-I014).
+            (GLD-I014); or what `export.compare` raises.
     """
     report = _parse(path)
     entries = _entries(report)
@@ -140,6 +144,8 @@ def verify(path: Path, *, public_key: str | None = None) -> Verification:
             fix="Ask the site for the report again; keep this one as evidence.",
         )
     _check_claims(book, unsigned)
+    if ledger is not None:
+        export.compare(entries, key, ledger)
     return Verification(
         site=book.site,
         public_key=key,
