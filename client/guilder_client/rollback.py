@@ -5,6 +5,7 @@ frees nothing and reaches no other server's studies. This module writes nothing.
 """
 
 from guilder_client.site import Site
+from guilder_shared import witnessing
 from guilder_shared.errors import IntegrityError
 from guilder_shared.messages import Head
 
@@ -23,10 +24,19 @@ def demand_newest(site: Site, witness: Head | None) -> None:
 
     Raises:
         IntegrityError: The ledger is older (GLD-I080), or another one took its place
-            (GLD-I081). Nothing was charged.
+            (GLD-I081), or the server's signature is not over what it says
+            (GLD-I084). Nothing was charged.
     """
     if witness is None:
         return
+    body = witnessing.as_body(witness)
+    if body is not None and not witnessing.is_signed(body, site.name):
+        raise IntegrityError(
+            "GLD-I084",
+            f"site {site.name!r}: what the server remembers of the ledger is not "
+            "signed by the key that it names",
+            fix="Nothing is wrong here; ask the server's operator to look at it.",
+        )
     held = site.ledger.heads(site.settings.site.server)
     told = f"head {witness.head_no}:{witness.commitment}"
     if witness.head_no > len(held):

@@ -16,6 +16,7 @@ import time
 from guilder_client import policy
 from guilder_client.rollback import demand_newest
 from guilder_client.site import Site
+from guilder_shared import witnessing
 from guilder_shared.errors import (
     BudgetSpent,
     GuilderError,
@@ -57,7 +58,7 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
         try:
             grant, study, plan = policy.check(site, request)  # 1 ours?
             demand_newest(site, request.witness)
-            acknowledge(site, grant, request.receipt)
+            acknowledge(site, grant, request.receipt, request.witness)
             model = unpack(request.model, registry.shapes(study))
             spend = site.ledger.spend(  # 2 durable
                 grant.grant_id, request.turn_no, request.fingerprint()
@@ -87,28 +88,37 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
     return _reply(request, Verdict.DONE, update=data, head=head)  # 7 send
 
 
-def acknowledge(site: Site, grant: Grant, receipt: Receipt | None) -> None:
+def acknowledge(
+    site: Site, grant: Grant, receipt: Receipt | None, witness: Head | None = None
+) -> None:
     """Write the server's receipt into the chain, then drop the sealed file.
 
-    A receipt for other bytes than were sealed is left alone: the file stays.
+    With it stands what the server signed about the ledger's newest entry. A receipt
+    for other bytes than were sealed is left alone: the file stays.
     """
     if receipt is None:
         return
-    if site.ledger.receipt(grant.grant_id, receipt.turn_no, receipt.sha256):
+    told = witnessing.as_body(witness)
+    if site.ledger.receipt(grant.grant_id, receipt.turn_no, receipt.sha256, told):
         site.sealed.delete(grant.grant_id, receipt.turn_no)
 
 
 def close(site: Site, closing: Close) -> None:
     """The run ended: keep the last receipt, give back what was not spent.
 
+    A ledger in which charges are missing would give back what was spent: nothing is
+    freed in one that is older than what the server remembers.
+
     Raises:
         PolicyRefused: The grant is not of this run.
+        IntegrityError: The ledger is not the newest (`demand_newest`).
     """
     grant = site.ledger.find(closing.grant_id)
     if grant is None or grant.run_id != closing.run_id:
         raise PolicyRefused("GLD-S007", f"site {site.name!r} holds no such grant")
     with site.lock:
-        acknowledge(site, grant, closing.receipt)
+        demand_newest(site, closing.witness)
+        acknowledge(site, grant, closing.receipt, closing.witness)
         site.ledger.close(grant.grant_id)
         site.forget(grant.grant_id)
 

@@ -15,6 +15,7 @@ from guilder.model_commands import app as model_app
 from guilder.privacy_commands import app as privacy_app
 from guilder_client.commands import app as client_app
 from guilder_server.commands import run_app, server_app
+from guilder_server.witness_commands import witnessed
 from guilder_simulations import commands as simulation_commands
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app.add_typer(run_app, name="run")
 app.add_typer(privacy_app, name="privacy")
 app.add_typer(model_app, name="model")
 app.add_typer(config_commands.app, name="config")
+server_app.command("witnessed")(witnessed)
 app.command("simulate")(simulation_commands.simulate)
 app.command("demo")(demo_commands.demo)
 

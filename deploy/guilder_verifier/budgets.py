@@ -75,6 +75,7 @@ class Budget:
         grants: By id.
         in_force: False once it is withdrawn.
         gap: What was charged for entries that were lost.
+        gap_times: When each such charge was entered, and its epsilon.
     """
 
     terms: dict[str, Any]
@@ -82,15 +83,17 @@ class Budget:
     grants: dict[str, Grant] = field(default_factory=dict)
     in_force: bool = True
     gap: Taken = field(default_factory=_nothing)
+    gap_times: list[tuple[int, Fraction]] = field(default_factory=list)
 
     def total(self) -> Taken:
         """What all its grants take, and what was charged for lost entries."""
         return self.gap.plus(sum_of(self.grants.values()))
 
-    def charge_gap(self, epsilon: float, delta: float) -> None:
+    def charge_gap(self, epsilon: float, delta: float, time: int) -> None:
         """Charge lost entries: their events are unknown, so no Renyi filter holds."""
         full = {order: math.ceil(MOST / GRAIN) for order in ORDERS}
         self.gap = self.gap.plus(Taken(exact(epsilon), exact(delta), full))
+        self.gap_times.append((time, exact(epsilon)))
 
     def holds(self, taken: Taken) -> bool:
         """Whether at least one filter holds all of it."""
@@ -110,13 +113,18 @@ class Budget:
         """Whether the period has room for a grant that does not count yet."""
         if self.terms["period"] is None:
             return True
-        number = self._period(grant)
-        same = [g for g in self.grants.values() if self._period(g) == number]
-        total = sum_of([*same, grant]).epsilon
+        number = self._period(seconds(grant.body["time"]))
+        same = [
+            each
+            for each in self.grants.values()
+            if self._period(seconds(each.body["time"])) == number
+        ]
+        lost = [part for time, part in self.gap_times if self._period(time) == number]
+        total = sum_of([*same, grant]).epsilon + sum(lost, Fraction(0))
         return total <= exact(self.terms["period"]["epsilon"])
 
-    def _period(self, grant: Grant) -> int:
-        since = seconds(grant.body["time"]) - self.begun
+    def _period(self, time: int) -> int:
+        since = time - self.begun
         return since // (int(self.terms["period"]["days"]) * DAY_S)
 
 

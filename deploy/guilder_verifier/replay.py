@@ -10,7 +10,7 @@ import hashlib
 import json
 from typing import Any
 
-from guilder_verifier import FORMAT, events
+from guilder_verifier import FORMAT, edwards, events
 from guilder_verifier.budgets import Budget, Grant, seconds
 from guilder_verifier.entries import Entry
 from guilder_verifier.finding import Finding
@@ -18,6 +18,7 @@ from guilder_verifier.orders import Orders, demand
 from guilder_verifier.renyi import ORDERS
 
 NUM_REPEATS = 3
+WITNESS = {"server_key", "head_no", "commitment", "signature"}
 CANNOT_BE = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
 Body = dict[str, Any]
 
@@ -83,7 +84,7 @@ class Replay:
         if order["say"] == "withdraw" and order["name"] in self.budgets:
             self.budgets[order["name"]].in_force = False
         if order["say"] == "gap":
-            self._acknowledge(order)
+            self._acknowledge(order, seconds(body["time"]))
         if order["say"] != "budget":
             return
         budget = self.budgets.setdefault(
@@ -94,10 +95,10 @@ class Replay:
             if grant.body["dataset"] in order["datasets"]:
                 budget.grants[grant_id] = grant
 
-    def _acknowledge(self, order: Body) -> None:
+    def _acknowledge(self, order: Body, time: int) -> None:
         budget = self.budgets[order["budget"]]
         demand(budget.in_force)
-        budget.charge_gap(order["epsilon"], order["delta"])
+        budget.charge_gap(order["epsilon"], order["delta"], time)
         told = self._heads.setdefault(order["server"], [])
         head_no = events.whole(order["head_no"])
         demand(head_no <= 1_000_000)
@@ -173,7 +174,12 @@ class Replay:
         if witness is not None:
             told = self._heads.get(grant.body["server"], [])
             number = events.whole(witness["head_no"])
-            demand(witness["commitment"] == told[number - 1 : number][0])
+            commitment = str(witness["commitment"])
+            demand(commitment == told[number - 1 : number][0])
+            demand(witness.keys() == WITNESS)
+            said = f"guilder-witness-1\n{self.site}\n{number}\n{commitment}\n".encode()
+            signature = bytes.fromhex(witness["signature"])
+            demand(edwards.verify(witness["server_key"], said, signature))
 
     def _close_entry(self, _: Entry, body: Body) -> None:
         grant = self.grants[body["grant_id"]]

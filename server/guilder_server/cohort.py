@@ -85,7 +85,12 @@ class Cohort:
         """Tell every member that the run ended; silence is not waited for long."""
         contents = {
             member.node_id: wire.encode_close(
-                Close(self.offer.run_id, member.grant_id, receipts.get(site))
+                Close(
+                    self.offer.run_id,
+                    member.grant_id,
+                    receipts.get(site),
+                    self.heads.newest(site),
+                )
             )
             for site, member in self.members.items()
         }

@@ -85,7 +85,7 @@ def run(task: Run, sites: Sites) -> Weights:
         published = _published(study, published, model, round_no)
         apart = None if published is model else model
         measured = task.evaluate(published)
-        task.heads.remember(heads)  # durable before the round is, and its receipts
+        task.heads.remember(heads, run_id=store.run_id)  # durable before the round
         store.commit(round_no, published, receipts, measured, apart)  # 5 remember
     cohort.close(store.receipts())
     return published

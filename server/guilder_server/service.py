@@ -46,7 +46,8 @@ class Service:
         self._open_grid = open_grid
         self._runs = settings.server.storage / "runs"
         self._runs.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._heads = Heads(settings.server.storage / "heads.json")
+        has_runs = any(self._runs.glob("*/run.db"))
+        self._heads = Heads.open(settings.server.storage, has_runs=has_runs)
         self._lock = threading.Lock()  # guards the states of runs that wait
         self._solving = threading.Lock()
         self._submits = threading.Semaphore(MOST_SUBMITS)

@@ -45,10 +45,16 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Head:
-    """A site's commitment to its ledger's newest entry, for the server to remember."""
+    """A site's commitment to its ledger's newest entry, for the server to remember.
+
+    As a `witness`, sent back by the server, it may bear the server's signature
+    (`witnessing.py`), which makes a receipt that outsiders can check.
+    """
 
     head_no: int  # 1, 2, 3, … for this server alone
     commitment: str  # SHA-256, hex
+    server_key: str = ""  # Ed25519, 64 hexadecimal digits; empty: not signed
+    signature: str = ""  # 128 hexadecimal digits
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,7 @@ class Close:
     run_id: str
     grant_id: str
     receipt: Receipt | None = None
+    witness: Head | None = None  # what the server remembers of this site's ledger
 
 
 def sha256(data: bytes) -> str:

@@ -154,14 +154,18 @@ def decode_reply(content: RecordDict) -> TurnReply:
 def encode_close(close: Close) -> RecordDict:
     """The end of a run as records."""
     return _records(
-        run_id=close.run_id, grant_id=close.grant_id, **_receipt_fields(close.receipt)
+        run_id=close.run_id,
+        grant_id=close.grant_id,
+        **_receipt_fields(close.receipt),
+        **_head_fields("witness", close.witness),
     )
 
 
 def decode_close(content: RecordDict) -> Close:
     """The close in `content`; IntegrityError if it is not one."""
     fields = _Fields(content)
-    return Close(fields.name("run_id"), fields.name("grant_id"), fields.receipt())
+    names = (fields.name("run_id"), fields.name("grant_id"))
+    return Close(*names, fields.receipt(), fields.head("witness"))
 
 
 def _records(**fields: Any) -> RecordDict:
@@ -177,7 +181,10 @@ def _receipt_fields(receipt: Receipt | None) -> dict[str, Any]:
 def _head_fields(name: str, head: Head | None) -> dict[str, Any]:
     if head is None:
         return {f"{name}_no": 0, name: ""}
-    return {f"{name}_no": head.head_no, name: head.commitment}
+    told: dict[str, Any] = {f"{name}_no": head.head_no, name: head.commitment}
+    if head.signature:
+        told |= {f"{name}_key": head.server_key, f"{name}_signature": head.signature}
+    return told
 
 
 def _model_bytes(content: RecordDict) -> bytes:
@@ -256,8 +263,16 @@ class _Fields:
             raise IntegrityError("GLD-I044", "the message's verdict is none") from error
 
     def head(self, name: str) -> Head | None:
+        """A commitment; none at all from a peer of a version before there were any."""
+        if f"{name}_no" not in self._record:
+            return None
         head_no, commitment = self.count(f"{name}_no"), self.name(name)
-        return Head(head_no, commitment) if head_no else None
+        if not head_no:
+            return None
+        if f"{name}_signature" not in self._record:
+            return Head(head_no, commitment)
+        signed = (self.name(f"{name}_key"), self.name(f"{name}_signature"))
+        return Head(head_no, commitment, *signed)
 
     def receipt(self) -> Receipt | None:
         turn_no = self.count("receipt_turn_no")

@@ -1,5 +1,10 @@
-"""Yesterday's ledger is refused; what is lost is charged before the site goes on."""
+"""Yesterday's ledger is refused; what is lost is charged before the site goes on.
 
+What a server signs about a ledger is kept with receipts; a forged one is refused.
+"""
+
+import json
+import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,15 +14,28 @@ import pytest
 
 from guilder_client import policy, turn
 from guilder_client.site import Site
+from guilder_server.heads import Heads
+from guilder_shared import wire, witnessing
 from guilder_shared.errors import IntegrityError
 from guilder_shared.identity import SigningKey
-from guilder_shared.messages import Head, Offer, TurnReply, TurnRequest, Verdict, pack
+from guilder_shared.messages import (
+    Close,
+    Head,
+    Offer,
+    Receipt,
+    TurnReply,
+    TurnRequest,
+    Verdict,
+    pack,
+    sha256,
+)
 from guilder_shared.models import registry
 from guilder_shared.officer import Officer, put
 from guilder_shared.privacy import accounting
 from guilder_shared.study import Study
 
 SiteAt = Callable[..., Site]
+PERIOD = "period = { days = 30, epsilon = 3.0 }"
 STUDY = Study.model_validate(
     {
         "schema": 1,
@@ -181,17 +199,17 @@ def test_what_one_server_remembers_stops_no_other_servers_studies(
 
 
 def test_a_server_keeps_heads_over_restarts_and_tells_a_fork(tmp_path: Path) -> None:
-    from guilder_server.heads import Heads
-
     path = tmp_path / "heads.json"
     heads = Heads(path)
-    heads.remember({"a": Head(1, "x"), "b": Head(4, "y")})
-    heads.remember({"a": Head(2, "z")})
+    heads.remember({"a": Head(1, "x"), "b": Head(4, "y")}, run_id="r1")
+    heads.remember({"a": Head(2, "z")}, run_id="r2")
 
     again = Heads(path)
 
     assert again.newest("a") == Head(2, "z")
     assert again.newest("c") is None
+    assert again.runs_after("a", 0) == {"r1": 1, "r2": 1}
+    assert again.runs_after("a", 1) == {"r2": 1}
     again.check("a", Head(1, "x"))
     again.check("a", Head(3, "new"))
     again.check("c", None)
@@ -203,3 +221,139 @@ def test_a_server_keeps_heads_over_restarts_and_tells_a_fork(tmp_path: Path) -> 
     with pytest.raises(IntegrityError) as raised:
         Heads(path)
     assert raised.value.error_id == "GLD-I083"
+
+
+def take_second(site: Site, first: TurnReply, witness: Head | None) -> TurnReply:
+    """Turn 2, asked for with the receipt of turn 1."""
+    asked = TurnRequest("r", first.grant_id, 2, 2, STUDY.digest(), MODEL)
+    receipt = Receipt(1, sha256(first.update))
+    return turn.take(site, replace(asked, witness=witness, receipt=receipt))
+
+
+def test_a_receipt_keeps_what_the_server_signed(site_at: SiteAt, folder: Path) -> None:
+    site = site_at(folder)
+    first = take(site, 1, None)
+    assert first.head is not None
+    key = SigningKey.generate()
+
+    reply = take_second(site, first, witnessing.signed(first.head, "a", key))
+
+    assert reply.verdict == Verdict.DONE
+    (receipt,) = [e for e in site.ledger.entries() if e.kind == "receipt"]
+    kept_body = json.loads(receipt.body)["witness"]
+    assert kept_body["server_key"] == key.public_hex
+    assert kept_body["commitment"] == first.head.commitment
+    assert witnessing.is_signed(kept_body, "a")
+    assert not witnessing.is_signed(kept_body, "b")
+    assert not witnessing.is_signed({**kept_body, "head_no": 2}, "a")
+    site.ledger.shut()
+    assert site_at(folder).ledger.grants()[0].turns[1].receipt is not None
+
+
+def test_a_witness_that_its_key_did_not_sign_is_refused_before_a_charge(
+    site_at: SiteAt, folder: Path
+) -> None:
+    site = site_at(folder)
+    first = take(site, 1, None)
+    assert first.head is not None
+    signed = witnessing.signed(first.head, "a", SigningKey.generate())
+    forgeries = (
+        replace(signed, signature="00" * 64),
+        replace(signed, signature="no hex"),
+        replace(signed, server_key=SigningKey.generate().public_hex),
+        witnessing.signed(first.head, "b", SigningKey.generate()),
+    )
+
+    for forged in forgeries:
+        reply = take_second(site, first, forged)
+        assert reply.verdict == Verdict.REFUSED_BY_POLICY
+        assert "GLD-I084" in reply.reason
+    (grant,) = site.ledger.grants()
+    assert list(grant.turns) == [1]
+
+
+def test_an_older_ledger_that_is_asked_to_close_frees_nothing(
+    site_at: SiteAt, folder: Path
+) -> None:
+    site = site_at(folder)
+    answer = policy.consider(site, Offer("r", STUDY.canonical(), PLAN))
+    site.ledger.shut()
+    yesterday = kept(folder)
+    site = site_at(folder)
+    newest = take(site, 1, None).head
+    site.ledger.shut()
+    put_back(folder, yesterday)
+    site = site_at(folder)
+
+    with pytest.raises(IntegrityError) as raised:
+        turn.close(site, Close("r", answer.grant_id, None, newest))
+
+    assert raised.value.error_id == "GLD-I080"
+    (grant,) = site.ledger.grants()
+    assert not grant.closed
+    assert site.ledger.totals()["people"].left_epsilon == 4.0
+
+
+def test_what_is_lost_counts_in_the_period_in_which_it_is_charged(
+    site_at: SiteAt, folder: Path
+) -> None:
+    def with_period(text: str) -> str:
+        return text.rstrip() + "\n" + PERIOD + "\n"
+
+    site = site_at(folder, with_period)
+    site.ledger.shut()
+    yesterday = kept(folder)
+    site = site_at(folder, with_period)
+    newest = take(site, 1, None).head
+    assert newest is not None
+    site.ledger.shut()
+    put_back(folder, yesterday)
+    officer = Officer(SigningKey.load(folder / "officer.key"), site="a")
+    lost = officer.acknowledge(
+        site.settings.site.server,
+        newest.head_no,
+        newest.commitment,
+        budget="people",
+        epsilon=2.0,
+        delta=1e-6,
+    )
+    put(lost, folder / "state" / "orders")
+
+    for _ in range(2):  # the second time from the ledger's entries alone
+        site = site_at(folder, with_period)
+        reply = take(site, 1, newest, "r2")  # 2 + 2 of the period's 3
+        site.ledger.shut()
+        assert reply.verdict == Verdict.REFUSED_BY_BUDGET
+        assert "GLD-B016" in reply.reason
+
+
+def test_a_signed_witness_survives_the_wire_and_an_older_peer_has_none() -> None:
+    head = witnessing.signed(Head(3, "c" * 64), "a", SigningKey.generate())
+    close = Close("r", "g", Receipt(2, "d" * 64), head)
+
+    assert wire.decode_close(wire.encode_close(close)) == close
+    unsigned = replace(close, witness=Head(3, "c" * 64))
+    assert wire.decode_close(wire.encode_close(unsigned)) == unsigned
+    older = wire.encode_close(close)
+    for name in [n for n in older.config_records["guilder"] if "witness" in n]:
+        del older.config_records["guilder"][name]
+    assert wire.decode_close(older) == replace(close, witness=None)
+
+
+def test_a_server_signs_with_one_key_for_ever_and_tells_when_its_memory_is_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    heads = Heads.open(tmp_path, has_runs=False)
+    heads.remember({"a": Head(1, "x")}, run_id="r1")
+
+    again = Heads.open(tmp_path, has_runs=True)
+    newest = again.newest("a")
+
+    assert newest is not None
+    assert newest.server_key == heads.server_key == again.server_key
+    assert witnessing.is_signed(witnessing.as_body(newest) or {}, "a")
+    assert "GLD-I085" not in caplog.text
+    (tmp_path / "heads.json").unlink()
+    with caplog.at_level(logging.ERROR):
+        assert Heads.open(tmp_path, has_runs=True).newest("a") is None
+    assert "GLD-I085" in caplog.text

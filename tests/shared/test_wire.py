@@ -114,7 +114,10 @@ def test_a_reason_of_the_other_side_is_one_short_line_without_controls(
     assert len(answered) <= 1000
 
 
-@pytest.mark.parametrize("field", list(encoded_request().config_records[wire.FIELDS]))
+FIRST_FIELDS = set(encoded_request().config_records[wire.FIELDS]) - {"witness_no"}
+
+
+@pytest.mark.parametrize("field", sorted(FIRST_FIELDS))
 def test_a_missing_field_is_refused(field: str) -> None:
     content = encoded_request()
     del content.config_records[wire.FIELDS][field]

@@ -37,6 +37,7 @@ class Accounts:
         self._counted: dict[str, dict[str, Grant]] = {}  # by grant id
         self._by_period: dict[str, dict[int, Decimal]] = {}
         self._gaps: dict[str, Cost] = {}
+        self._gap_times: dict[str, list[tuple[str, Decimal]]] = {}
 
     def put(self, budget: Budget, grants: Iterable[Grant], time: str) -> None:
         """Learn a budget, or another shape of it; O(grants).
@@ -53,7 +54,9 @@ class Accounts:
         self._by_period[name] = {}
         counted = self._counted.setdefault(name, {})
         for grant in counted.values():
-            self._add_to_period(name, grant, grant.cost().epsilon)
+            self._add_to_period(name, grant.reserved_at, grant.cost().epsilon)
+        for lost_at, epsilon in self._gap_times.get(name, ()):
+            self._add_to_period(name, lost_at, epsilon)
         for grant in grants:
             if grant.dataset in budget.datasets:
                 self._count(grant, name)
@@ -62,12 +65,17 @@ class Accounts:
         """Take a budget out of force; what was charged to it stays counted."""
         self.budgets.pop(name, None)
 
-    def charge_gap(self, name: str, epsilon: float, delta: float) -> None:
-        """Charge what was lost; its events are unknown: no Rényi filter holds it."""
+    def charge_gap(self, name: str, epsilon: float, delta: float, time: str) -> None:
+        """Charge what was lost; its events are unknown: no Rényi filter holds it.
+
+        When it was spent is unknown too; it counts in the period of its order's entry.
+        """
         unknown = [math.inf] * len(ORDERS)
         cost = Cost.of(epsilon, delta, unknown, num_steps=1, num_turns=1)
         self._charged[name] += cost
         self._gaps[name] = self.gap(name) + cost
+        self._gap_times.setdefault(name, []).append((time, exact(epsilon)))
+        self._add_to_period(name, time, exact(epsilon))
 
     def gap(self, name: str) -> Cost:
         """What was charged to a budget for entries that were lost."""
@@ -85,7 +93,7 @@ class Accounts:
             if closed.grant_id in counted:
                 counted[closed.grant_id] = closed
                 self._charged[name] += change
-                self._add_to_period(name, closed, change.epsilon)
+                self._add_to_period(name, closed.reserved_at, change.epsilon)
 
     def charged(self, budget: Budget) -> Cost:
         """All that studies have spent or reserved of a budget."""
@@ -154,13 +162,13 @@ class Accounts:
         if grant.grant_id not in counted:
             counted[grant.grant_id] = grant
             self._charged[name] += grant.cost()
-            self._add_to_period(name, grant, grant.cost().epsilon)
+            self._add_to_period(name, grant.reserved_at, grant.cost().epsilon)
 
-    def _add_to_period(self, name: str, grant: Grant, epsilon: Decimal) -> None:
+    def _add_to_period(self, name: str, time: str, epsilon: Decimal) -> None:
         budget = self.budgets.get(name)
         if budget is None or budget.period is None:
             return
-        number = self._number(budget, grant.reserved_at)
+        number = self._number(budget, time)
         sums = self._by_period[name]
         sums[number] = sums.get(number, Decimal(0)) + epsilon
 

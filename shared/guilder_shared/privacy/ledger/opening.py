@@ -43,16 +43,17 @@ def _order(book: "Book", entry: Entry, body: Body) -> None:
     elif order.say == "withdraw":
         book.accounts.withdraw(str(order.content["name"]))
     elif order.say == "gap":
-        _acknowledge(book, order)
+        _acknowledge(book, order, time)
     book.decisions.admit(order, entry.seq, time)
 
 
-def _acknowledge(book: "Book", order: Order) -> None:
+def _acknowledge(book: "Book", order: Order, time: str) -> None:
     """Charge what was lost, and number on from what the server remembers."""
     terms = order.content
     name, server = str(terms["budget"]), str(terms["server"])
     demand(name in book.accounts.budgets)
-    book.accounts.charge_gap(name, float(terms["epsilon"]), float(terms["delta"]))
+    lost = (float(terms["epsilon"]), float(terms["delta"]))
+    book.accounts.charge_gap(name, *lost, time)
     told, head_no = book.heads.setdefault(server, []), int(terms["head_no"])
     for number in range(len(told) + 1, head_no + 1):
         told.append(Head(server, number, "", 0, 0, ""))

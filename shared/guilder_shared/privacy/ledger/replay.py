@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from guilder_shared import witnessing
 from guilder_shared.chain import Entry
 from guilder_shared.privacy.ledger import heads
 from guilder_shared.privacy.ledger.bodies import Body, demand, is_hex
@@ -26,8 +27,6 @@ from guilder_shared.privacy.ledger.grants import (
 
 if TYPE_CHECKING:
     from guilder_shared.privacy.ledger.book import Book
-
-WITNESS = {"server_key", "head_no", "commitment", "signature"}
 
 
 def _reserve(book: "Book", _: Entry, body: Body) -> None:
@@ -118,11 +117,8 @@ def _open_turn(book: "Book", body: Body) -> tuple[Grant, Turn]:
 
 
 def is_witness(book: "Book", grant: Grant, witness: object) -> bool:
-    """Whether a server's word has the documented form and names a head it was sent.
-
-    The signature over it is checked by whoever knows what it was made over.
-    """
-    if not isinstance(witness, dict) or witness.keys() != WITNESS:
+    """Whether a server's word is signed by the key in it, about a head it was sent."""
+    if not isinstance(witness, dict) or not witnessing.is_signed(witness, book.site):
         return False
     told, number = book.heads.get(grant.server, []), witness["head_no"]
     if not isinstance(number, int) or not 1 <= number <= len(told):

@@ -1,0 +1,64 @@
+"""A server's signed word about the newest entry it saw of a site's ledger.
+
+A site keeps it in its ledger with the receipt of a turn. The site's own key could
+write a whole ledger anew; it could not write these signatures. What is signed says
+nothing of other studies (`privacy/ledger/heads.py`). This module keeps and sends
+nothing.
+
+The mathematics: Ed25519 (RFC 8032) over the site's name, a public number and a
+commitment that binds the site to one entry. Crash order: signs only what the caller
+has made durable.
+"""
+
+from typing import Any, Final
+
+from guilder_shared.identity import SigningKey, verify
+from guilder_shared.messages import Head
+
+SCHEMA: Final = "guilder-witness-1"
+FIELDS: Final = frozenset({"server_key", "head_no", "commitment", "signature"})
+
+
+def signed(head: Head, site: str, key: SigningKey) -> Head:
+    """The same head with the server's signature over it.
+
+    Args:
+        head: What the server remembers, durably.
+        site: Whose ledger.
+        key: The server's; not the one of its TLS certificate.
+    """
+    signature = key.sign(_statement(site, head.head_no, head.commitment)).hex()
+    return Head(head.head_no, head.commitment, key.public_hex, signature)
+
+
+def is_signed(witness: dict[str, Any], site: str) -> bool:
+    """Whether an entry's `witness` bears the signature of the key it names.
+
+    Args:
+        witness: `FIELDS`; of any type, for it may come from a forged file.
+        site: Whose ledger holds it.
+    """
+    if witness.keys() != FIELDS:
+        return False
+    try:
+        signature = bytes.fromhex(witness["signature"])
+        told = _statement(site, int(witness["head_no"]), str(witness["commitment"]))
+        return verify(str(witness["server_key"]), told, signature)
+    except (TypeError, ValueError):
+        return False
+
+
+def as_body(head: Head | None) -> dict[str, Any] | None:
+    """A witness as a ledger keeps it; None where the server signed nothing."""
+    if head is None or not head.signature:
+        return None
+    return {
+        "server_key": head.server_key,
+        "head_no": head.head_no,
+        "commitment": head.commitment,
+        "signature": head.signature,
+    }
+
+
+def _statement(site: str, head_no: int, commitment: str) -> bytes:
+    return f"{SCHEMA}\n{site}\n{head_no}\n{commitment}\n".encode()
