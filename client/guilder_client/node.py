@@ -281,7 +281,7 @@ class Node:
 
     def _judge(self, response: httpx.Response) -> None:
         """Tell what going online anew will mend from what it will not."""
-        if response.status_code == httpx.codes.FORBIDDEN:
+        if response.status_code == httpx.codes.FORBIDDEN and response.content:
             raise EnrolmentError(
                 "GLD-E013",
                 f"{self._url} does not take this site in: {response.text[:40]!r}",

@@ -169,7 +169,9 @@ class Fleet:
             return Response(413)
         except FlowerError as error:
             spec = API_ERROR_MAP.get(error.code)
-            return Response(spec.http_status_code if spec else 500)
+            status = spec.http_status_code if spec else 500
+            # 403 is our word for "no site of ours"; Flower says it of an ended run
+            return Response(409 if status == 403 else status)
         except Exception as error:  # a caller may send anything; it must not matter
             log.warning(
                 "site %s: %s: %s", request.site, request.path, type(error).__name__
