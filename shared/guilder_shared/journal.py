@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import rfc8785
 
-from guilder_shared import durable
+from guilder_shared import anchors, durable, filesystems
 from guilder_shared.chain import GENESIS, Entry, check_chain, digest, signed_bytes
 from guilder_shared.errors import IntegrityError
 from guilder_shared.identity import SigningKey
@@ -60,6 +60,7 @@ class Journal:
         self._key = key
         self._lock = threading.RLock()
         self._lock_file: int | None = None
+        self._anchors: anchors.Anchors | None = None
         self._head: Entry | None = None
         self._trusted = True  # False while, and after, a write did not finish
         self.public_hex = public_hex
@@ -75,9 +76,10 @@ class Journal:
 
         Raises:
             IntegrityError: Another process writes it (GLD-I006), the file cannot
-                be opened (GLD-I004) or is damaged (GLD-I002), the file system
-                does not keep SQLite's promises (GLD-I015), or an entry is not
-                what was written (GLD-I001, GLD-I003).
+                be opened (GLD-I004), is damaged (GLD-I002), has a second name
+                (GLD-I101) or lost its newest entries (GLD-I103), the file system
+                does not keep SQLite's promises (GLD-I015, GLD-I100), or an entry
+                is not what was written (GLD-I001, GLD-I003).
         """
         if path is None:
             journal = cls(_connect(":memory:"), key.public_hex, key)
@@ -96,6 +98,7 @@ class Journal:
                 _make_schema(journal._database)
                 journal.verify()
             durable.sync_folder(path.parent)
+            journal._anchor(path, lock_file)
         except BaseException:
             journal.close()
             raise
@@ -138,7 +141,8 @@ class Journal:
         Raises:
             IntegrityError: It could not be made durable (GLD-I005: a full or
                 failing disk); nothing of it is in the journal that opens next,
-                except after a failing disk, where it may be there whole.
+                except after a failing disk, where it may be there whole. Or its
+                file was moved or replaced since it was opened (GLD-I102).
         """
         with self._lock:
             if self._key is None or not self._trusted:
@@ -150,6 +154,8 @@ class Journal:
                 )
             entry = self._next(kind, rfc8785.dumps(body), self._key)
             self._trusted = False
+            if self._anchors is not None:
+                self._anchors.demand_in_place()
             try:
                 self._insert(entry)
             except sqlite3.Error as error:
@@ -161,6 +167,8 @@ class Journal:
                 ) from None
             self._head = entry
             self._trusted = True
+            if self._anchors is not None:
+                self._anchors.note(entry)
             return entry
 
     def entries(self, *, after: int = 0) -> Iterator[Entry]:
@@ -203,6 +211,19 @@ class Journal:
         signature = key.sign(signed_bytes(entry_hash)).hex()
         return Entry(seq, kind, body, prev, entry_hash, signature)
 
+    def _anchor(self, path: Path, lock_file: int) -> None:
+        """Compare with what the last writer noted, and watch the files from here on."""
+        noted = anchors.noted(lock_file)
+        if noted is not None:
+            held = next(self.entries(after=noted[0] - 1), None)
+            if held is None or (held.seq, held.hash) != noted:
+                raise anchors.missing(
+                    path, self._head.seq if self._head else 0, noted[0]
+                )
+        self._anchors = anchors.Anchors(path, lock_file)
+        if self._head is not None:
+            self._anchors.note(self._head)
+
     def _insert(self, entry: Entry) -> None:
         # One statement in autocommit is one transaction: written and synced, or not.
         row = (entry.seq, entry.kind, entry.body, entry.prev)
@@ -242,6 +263,7 @@ def _prepare(path: Path) -> int:
     """Make folder and file for the owner alone, and take the writer's lock."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
+        filesystems.demand_local(path.parent)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock_file = os.open(path.with_name(path.name + ".lock"), flags, 0o600)
     except OSError as error:
@@ -249,7 +271,11 @@ def _prepare(path: Path) -> int:
     try:
         fcntl.flock(lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # Only with the lock held: closing a file drops SQLite's own locks on it.
-        os.close(os.open(path, flags, 0o600))
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            anchors.demand_one_file(descriptor, path)
+        finally:
+            os.close(descriptor)
     except BlockingIOError:
         os.close(lock_file)
         raise IntegrityError(
@@ -261,6 +287,9 @@ def _prepare(path: Path) -> int:
     except OSError as error:
         os.close(lock_file)
         raise _cannot_open(path, error.strerror or "") from None
+    except IntegrityError:
+        os.close(lock_file)
+        raise
     return lock_file
 
 
@@ -284,7 +313,7 @@ def _make_durable(database: sqlite3.Connection, path: Path) -> None:
             "GLD-I015",
             f"{path}: the file system grants journal_mode={mode}, "
             f"synchronous={synchronous}; wal and 2 are needed",
-            fix="Move the site folder to a local disk (no network file system).",
+            fix="Set state_dir in site.toml to a folder on a local disk.",
         )
 
 
