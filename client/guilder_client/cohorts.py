@@ -20,22 +20,28 @@ import json
 import logging
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import rfc8785
 
+from guilder_client.settings import SiteFile
 from guilder_shared import durable, tables
 from guilder_shared.errors import DataError
+from guilder_shared.privacy.ledger import Ledger
 from guilder_shared.study import Study
 from guilder_shared.tasks import Examples
-
-if TYPE_CHECKING:
-    from guilder_client.site import Site
 
 log = logging.getLogger(__name__)
 KEY_BYTES = 32
 Record = dict[str, Any]
+
+
+class Home(Protocol):
+    """Whose rows they are: a site, as far as it is looked at here."""
+
+    settings: SiteFile
+    ledger: Ledger
 
 
 def fingerprint(key: bytes, rows: Examples) -> str:
@@ -71,7 +77,7 @@ class Cohorts:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def settle(self, site: "Site", grant_id: str, study: Study, rows: Examples) -> None:
+    def settle(self, site: Home, grant_id: str, study: Study, rows: Examples) -> None:
         """Record the rows of a first turn, or compare those of a later one.
 
         Args:
@@ -109,7 +115,7 @@ class Cohorts:
         return True
 
     def _compare(
-        self, site: "Site", grant_id: str, found: Record, committed: str
+        self, site: Home, grant_id: str, found: Record, committed: str
     ) -> None:
         policy = site.settings.policy.on_change
         record = self._load(grant_id)
@@ -136,7 +142,7 @@ class Cohorts:
         record["seen"].append(found)
         self._write(grant_id, record)
 
-    def _found(self, site: "Site", study: Study, rows: Examples) -> Record:
+    def _found(self, site: Home, study: Study, rows: Examples) -> Record:
         mapped = site.settings.data[study.data.dataset]
         units = rows.units
         word = site.ledger.exclusions().get(study.data.dataset)

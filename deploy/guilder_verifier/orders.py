@@ -31,6 +31,7 @@ MEMBERS = {
     "approve": {"study_digest", "study_name", "epsilon", "delta"},
     "revoke": {"order_id"},
     "officer": {"public_key"},
+    "excuse": {"server"},
     "gap": {"server", "head_no", "commitment", "budget", "epsilon", "delta"},
 }
 SUBJECTS = {
@@ -41,6 +42,7 @@ SUBJECTS = {
     "approve": ("approve", "study_digest"),
     "revoke": ("revoke", "order_id"),
     "officer": ("officer", "schema"),
+    "excuse": ("excuse", "server"),
     "gap": ("gap", "commitment"),
 }
 Order = dict[str, Any]
@@ -111,7 +113,8 @@ def _check_terms(order: Order) -> None:
     whole(order["serial"])
     seconds(order["issued"])
     say, expires = order["say"], order["expires"]
-    demand(expires is None or (say in ("rule", "approve") and bool(seconds(expires))))
+    may_expire = say in ("rule", "approve", "excuse")
+    demand(expires is None or (may_expire and bool(seconds(expires))))
     demand(say != "rule" or expires is not None)
     if say == "gap":
         whole(order["head_no"])

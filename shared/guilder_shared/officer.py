@@ -181,6 +181,15 @@ class Officer:
             delta=delta,
         )
 
+    def excuse(self, server: str, *, days: float | None = None) -> Order:
+        """Let the site spend though a server cannot say what it remembers.
+
+        Args:
+            server: Its name in the ledger, as the refusal tells it.
+            days: It must be asked again after them; None: never.
+        """
+        return self._order("excuse", days=days, server=server)
+
     def hand_over(self, public_hex: str) -> Order:
         """Let another key decide from here on."""
         return self._order("officer", public_key=public_hex)

@@ -168,8 +168,8 @@ def check(content: Any) -> None:
             raise _no_order(f"{name} cannot be what it is")
     if content["say"] == "rule" and content["expires"] is None:
         raise _no_order("a standing rule must expire")
-    if content["expires"] is not None and content["say"] not in ("rule", "approve"):
-        raise _no_order("only a standing rule or an approval expires")
+    if content["expires"] is not None and content["say"] not in EXPIRING:
+        raise _no_order("only a rule, an approval or an excuse expires")
 
 
 def _signed_bytes(content: Mapping[str, Any]) -> bytes:
@@ -282,6 +282,7 @@ TERMS: dict[str, dict[str, Callable[[Any], bool]]] = {
     },
     "revoke": {"order_id": _is_hex},
     "officer": {"public_key": _is_hex},
+    "excuse": {"server": _is_name},
     "gap": {
         "server": _is_name,
         "head_no": lambda value: _is_count(value) and value <= MOST_HEADS,
@@ -291,6 +292,7 @@ TERMS: dict[str, dict[str, Callable[[Any], bool]]] = {
         "delta": _is_delta,
     },
 }
+EXPIRING = ("rule", "approve", "excuse")
 # A budget and its withdrawal are one subject: an old budget must not undo the latter.
 SUBJECT = {
     "budget": ("budget", "name"),
@@ -300,5 +302,6 @@ SUBJECT = {
     "approve": ("approve", "study_digest"),
     "revoke": ("revoke", "order_id"),
     "officer": ("officer", ""),
+    "excuse": ("excuse", "server"),
     "gap": ("gap", "commitment"),
 }

@@ -41,6 +41,7 @@ KINDS: dict[str, dict[str, Any]] = {
     },
     "revoke": {"order_id": "e" * 64},
     "officer": {"public_key": "f" * 64},
+    "excuse": {"server": "https://server"},
     "gap": {
         "server": "https://server",
         "head_no": 7,
@@ -53,7 +54,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def order(say: str, **changes: Any) -> Order:
-    expires = WHEN if say in ("rule", "approve") else None
+    expires = WHEN if say in ("rule", "approve", "excuse") else None
     given = {"issued": WHEN, "expires": expires, **HEADER, **KINDS[say], **changes}
     return Order.sign(KEY, say, **given)
 

@@ -118,6 +118,15 @@ class Decisions:
             and self._holds(order_id, admitted.order, time)
         ]
 
+    def excused(self, time: str) -> set[str]:
+        """Servers that need not be asked before the site spends, at this time."""
+        return {
+            str(admitted.order.content["server"])
+            for order_id, admitted in self.admitted.items()
+            if admitted.order.say == "excuse"
+            and self._holds(order_id, admitted.order, time)
+        }
+
     def permits(self, order_id: str, asked: Asked, time: str) -> bool:
         """Whether this very order permits a study at this time."""
         admitted = self.admitted.get(order_id)

@@ -46,3 +46,16 @@ def commitment(salt: str, seq: int, entry_hash: str) -> str:
     """
     lines = f"{SCHEMA}\n{salt}\n{seq}\n{entry_hash}\n"
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Word:
+    """The newest head that a server signed for, as receipts in the ledger have it.
+
+    Attributes:
+        head_no: Of the head.
+        server_key: The key that signed, hexadecimal.
+    """
+
+    head_no: int
+    server_key: str

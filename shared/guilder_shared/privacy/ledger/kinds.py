@@ -5,16 +5,13 @@ A new kind comes with a module of its own that maps its name to a function, as
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from guilder_shared.chain import Entry
 from guilder_shared.privacy.ledger import cohorts, opening, replay
 from guilder_shared.privacy.ledger.bodies import Body
+from guilder_shared.privacy.ledger.pages import Pages
 
-if TYPE_CHECKING:
-    from guilder_shared.privacy.ledger.book import Book
-
-LEARN: "dict[str, Callable[[Book, Entry, Body], None]]" = {
+LEARN: dict[str, Callable[[Pages, Entry, Body], None]] = {
     **opening.LEARN,
     **replay.LEARN,
     **cohorts.LEARN,

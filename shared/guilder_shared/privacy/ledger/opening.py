@@ -7,7 +7,6 @@ The mathematics: `accounts.py`. Crash order: `book.py`.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from guilder_shared.chain import Entry
 from guilder_shared.errors import IntegrityError
@@ -15,12 +14,10 @@ from guilder_shared.orders import Order
 from guilder_shared.privacy.ledger import budgets
 from guilder_shared.privacy.ledger.bodies import FORMAT, Body, demand, is_hex, seconds
 from guilder_shared.privacy.ledger.heads import Head
-
-if TYPE_CHECKING:
-    from guilder_shared.privacy.ledger.book import Book
+from guilder_shared.privacy.ledger.pages import Pages
 
 
-def _begin(book: "Book", _: Entry, body: Body) -> None:
+def _begin(book: Pages, _: Entry, body: Body) -> None:
     found = body["format"]
     demand(isinstance(found, int) and found >= 1)
     if found < FORMAT:
@@ -33,7 +30,7 @@ def _begin(book: "Book", _: Entry, body: Body) -> None:
     book.decisions.officer = str(body["officer"])
 
 
-def _order(book: "Book", entry: Entry, body: Body) -> None:
+def _order(book: Pages, entry: Entry, body: Body) -> None:
     order = Order.of(body["order"], body["signature"])
     time = str(body["time"])
     book.decisions.demand_admissible(order, book.site)
@@ -47,7 +44,7 @@ def _order(book: "Book", entry: Entry, body: Body) -> None:
     book.decisions.admit(order, entry.seq, time)
 
 
-def _acknowledge(book: "Book", order: Order, time: str) -> None:
+def _acknowledge(book: Pages, order: Order, time: str) -> None:
     """Charge what was lost, and number on from what the server remembers."""
     terms = order.content
     name, server = str(terms["budget"]), str(terms["server"])
@@ -78,7 +75,7 @@ def _too_new(found: int) -> IntegrityError:
     )
 
 
-LEARN: "dict[str, Callable[[Book, Entry, Body], None]]" = {
+LEARN: dict[str, Callable[[Pages, Entry, Body], None]] = {
     "ledger": _begin,
     "order": _order,
 }

@@ -10,7 +10,6 @@ Crash order: `book.py`.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from guilder_shared import witnessing
 from guilder_shared.chain import Entry
@@ -24,12 +23,10 @@ from guilder_shared.privacy.ledger.grants import (
     Turn,
     read_grant,
 )
-
-if TYPE_CHECKING:
-    from guilder_shared.privacy.ledger.book import Book
+from guilder_shared.privacy.ledger.pages import Pages
 
 
-def _reserve(book: "Book", _: Entry, body: Body) -> None:
+def _reserve(book: Pages, _: Entry, body: Body) -> None:
     grant = read_grant(body)
     key = (grant.server, grant.run_id, grant.study_digest)
     demand(grant.grant_id not in book.grants and key not in book.by_run)
@@ -45,11 +42,11 @@ def _reserve(book: "Book", _: Entry, body: Body) -> None:
     book.accounts.charge(grant)
 
 
-def _refuse(book: "Book", entry: Entry, body: Body) -> None:
+def _refuse(book: Pages, entry: Entry, body: Body) -> None:
     book.refusals.append(Refusal(entry.seq, body))
 
 
-def _spend(book: "Book", _: Entry, body: Body) -> None:
+def _spend(book: Pages, _: Entry, body: Body) -> None:
     grant, turn_no = book.grants[body["grant_id"]], int(body["turn_no"])
     turn = grant.turns.get(turn_no)
     demand(not grant.closed and body["attempt"] <= 1 + NUM_REPEATS)
@@ -66,7 +63,7 @@ def _spend(book: "Book", _: Entry, body: Body) -> None:
     grant.turns[turn.turn_no] = turn
 
 
-def _seal(book: "Book", entry: Entry, body: Body) -> None:
+def _seal(book: Pages, entry: Entry, body: Body) -> None:
     grant, turn = _open_turn(book, body)
     told = book.heads.setdefault(grant.server, [])
     head_no, salt = body["head_no"], body["salt"]
@@ -85,22 +82,27 @@ def _seal(book: "Book", entry: Entry, body: Body) -> None:
     )
 
 
-def _give_up(book: "Book", _: Entry, body: Body) -> None:
+def _give_up(book: Pages, _: Entry, body: Body) -> None:
     grant, turn = _open_turn(book, body)
     grant.turns[turn.turn_no] = replace(turn, given_up=True)
 
 
-def _receive(book: "Book", _: Entry, body: Body) -> None:
+def _receive(book: Pages, _: Entry, body: Body) -> None:
     grant = book.grants[body["grant_id"]]
     turn = grant.turns[body["turn_no"]]
     demand(turn.sealed_sha256 is not None and turn.receipt is None)
     demand(turn.sealed_sha256 == body["receipt"])
     witness = body.get("witness")
     demand(witness is None or is_witness(book, grant, witness))
+    if witness is not None:
+        key, head_no = str(witness["server_key"]), int(witness["head_no"])
+        before = book.words.get(grant.server)
+        if before is None or before.head_no <= head_no:
+            book.words[grant.server] = heads.Word(head_no, key)
     grant.turns[turn.turn_no] = replace(turn, receipt=str(body["receipt"]))
 
 
-def _close(book: "Book", _: Entry, body: Body) -> None:
+def _close(book: Pages, _: Entry, body: Body) -> None:
     grant = book.grants[body["grant_id"]]
     demand(not grant.closed and body["num_spent"] == len(grant.turns))
     closed = replace(grant, closed=True)
@@ -108,7 +110,7 @@ def _close(book: "Book", _: Entry, body: Body) -> None:
     book.accounts.settle(grant, closed)
 
 
-def _open_turn(book: "Book", body: Body) -> tuple[Grant, Turn]:
+def _open_turn(book: Pages, body: Body) -> tuple[Grant, Turn]:
     """A turn that was charged and may still be sealed or given up."""
     grant = book.grants[body["grant_id"]]
     turn = grant.turns[body["turn_no"]]
@@ -116,7 +118,7 @@ def _open_turn(book: "Book", body: Body) -> tuple[Grant, Turn]:
     return grant, turn
 
 
-def is_witness(book: "Book", grant: Grant, witness: object) -> bool:
+def is_witness(book: Pages, grant: Grant, witness: object) -> bool:
     """Whether a server's word is signed by the key in it, about a head it was sent."""
     if not isinstance(witness, dict) or not witnessing.is_signed(witness, book.site):
         return False
@@ -126,7 +128,7 @@ def is_witness(book: "Book", grant: Grant, witness: object) -> bool:
     return bool(witness["commitment"] == told[number - 1].commitment)
 
 
-LEARN: "dict[str, Callable[[Book, Entry, Body], None]]" = {
+LEARN: dict[str, Callable[[Pages, Entry, Body], None]] = {
     "reserve": _reserve,
     "refuse": _refuse,
     "spend": _spend,

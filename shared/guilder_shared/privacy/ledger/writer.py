@@ -22,16 +22,17 @@ from guilder_shared.chain import Entry
 from guilder_shared.identity import SigningKey
 from guilder_shared.journal import Journal
 from guilder_shared.orders import Order
-from guilder_shared.privacy.ledger import acceptance, cohorts, refusals, turns
+from guilder_shared.privacy.ledger import acceptance, commitments, refusals, turns
 from guilder_shared.privacy.ledger.acceptance import Judged
 from guilder_shared.privacy.ledger.bodies import FORMAT, Body
 from guilder_shared.privacy.ledger.budgets import Budget
-from guilder_shared.privacy.ledger.cohorts import Exclusion
 from guilder_shared.privacy.ledger.decisions import Admitted, PublicSize
 from guilder_shared.privacy.ledger.grants import Asked, Grant, Spend
 from guilder_shared.privacy.ledger.heads import Head
+from guilder_shared.privacy.ledger.pages import Exclusion
 from guilder_shared.privacy.ledger.pen import Pen
 from guilder_shared.privacy.ledger.totals import Totals, totals
+from guilder_shared.privacy.ledger.witnesses import Witness, witnesses
 
 log = logging.getLogger(__name__)
 
@@ -306,7 +307,7 @@ class Ledger:
             BudgetSpent: Unknown grant (GLD-B002).
             IntegrityError: It is bound otherwise (GLD-I010), or not durable (GLD-I005).
         """
-        cohorts.commit(self._pen, grant_id, commitment)
+        commitments.commit(self._pen, grant_id, commitment)
 
     def exclude(self, dataset: str, commitment: str, *, in_force: bool) -> None:
         """State that a list of persons is left out of a dataset, or no longer.
@@ -316,7 +317,7 @@ class Ledger:
         Raises:
             IntegrityError: It could not be made durable (GLD-I005).
         """
-        cohorts.exclude(self._pen, dataset, commitment, in_force)
+        commitments.exclude(self._pen, dataset, commitment, in_force)
 
     def cohort_of(self, grant_id: str) -> str | None:
         """The commitment to the rows a grant began with; None before its first turn."""
@@ -370,6 +371,11 @@ class Ledger:
         """What this site's sealed turns committed it to towards one server."""
         with self._pen.lock:
             return list(self._pen.book.heads.get(server, []))
+
+    def witnesses(self) -> dict[str, Witness]:
+        """The servers that remember something of this ledger, by name."""
+        with self._pen.lock:
+            return witnesses(self._pen.book, self._pen.now())
 
     def entries(self) -> list[Entry]:
         """All entries, oldest first."""
