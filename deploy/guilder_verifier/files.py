@@ -79,21 +79,35 @@ def no_file(reason: str) -> Finding:
 
 
 def _cut_off() -> Finding:
-    return Finding("GLD-I071", "it ends before its end: it was cut off on its way")
+    return Finding(
+        "GLD-I071",
+        "it ends before its end, or goes on after it: it was cut off, or added to",
+    )
 
 
 def _schema(text: str) -> str:
-    named = SCHEMA.findall(text)
-    if not named:
+    named = _named(text)
+    if named is None:
         if text.startswith(('{"as_of":', entries.BODY)):
             raise _cut_off()
         raise no_file("it names no schema that is read here")
-    family, number = named[-1]
+    family, number = named
     if int(number) > NEWEST[family]:
         raise Finding("GLD-I070", f"{family}{number} is newer than this verifier")
-    if number not in ("1", "2"):
+    if number != str(NEWEST[family]):
         raise no_file("it names no schema that is read here")
     return str(family + number)
+
+
+def _named(text: str) -> tuple[str, str] | None:
+    """Family and number of the last schema in the file that is one of these."""
+    at = text.rfind('"schema":"guilder-')
+    while at >= 0:
+        named = SCHEMA.match(text, at)
+        if named is not None:
+            return named.group(1), named.group(2)
+        at = text.rfind('"schema":"guilder-', 0, at)
+    return None
 
 
 def _key(first: Entry) -> str:
@@ -138,5 +152,7 @@ def _content(text: str, schema: str, found: list[Entry]) -> dict[str, Any]:
 
 
 def _check_end(end: dict[str, Any], found: list[Entry]) -> None:
-    if (end.get("num_entries"), end.get("head")) != (len(found), found[-1].hash):
-        raise no_file("entries before its last line are missing")
+    members = {"schema", "site", "num_entries", "head", "signature"}
+    counted = (end.get("num_entries"), end.get("head"))
+    if end.keys() != members or counted != (len(found), found[-1].hash):
+        raise no_file("its last line does not fit its entries")

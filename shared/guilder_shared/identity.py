@@ -26,6 +26,12 @@ from cryptography.hazmat.primitives.serialization import (
 from guilder_shared import durable
 from guilder_shared.errors import EnrolmentError
 
+DIGITS = frozenset("0123456789abcdef")
+PRIME = 2**255 - 19
+# The y of the points of order 1, 2, 4 and 8: RFC 8032's curve has no others.
+_EIGHTH = 2707385501144840649318225287225658788936804267575313519463743609750303402022
+SMALL_ORDER = frozenset({1, PRIME - 1, 0, _EIGHTH, PRIME - _EIGHTH})
+
 
 class SigningKey:
     """An Ed25519 key that signs what a site, or an officer, says.
@@ -88,15 +94,33 @@ class SigningKey:
 def verify(public_hex: str, data: bytes, signature: bytes) -> bool:
     """Say whether `signature` over `data` was made by the key of `public_hex`.
 
-    Anything malformed (a key or signature of another length, no hexadecimal
-    digits) is simply not a valid signature: the answer is False.
+    Anything malformed (a key or signature of another length, no small hexadecimal
+    digits) is simply not a valid signature: the answer is False. So it is for the few
+    "keys" with which anybody could sign.
     """
     try:
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_hex))
-        key.verify(signature, data)
+        raw = unhex(public_hex)
+        if _is_weak(raw):
+            return False
+        Ed25519PublicKey.from_public_bytes(raw).verify(signature, data)
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def unhex(text: str) -> bytes:
+    """Bytes of small hexadecimal digits; no bytes where they are none.
+
+    Capitals and spaces would be a second spelling of a signature.
+    """
+    is_plain = isinstance(text, str) and set(text) <= DIGITS
+    return bytes.fromhex(text) if is_plain and len(text) % 2 == 0 else b""
+
+
+def _is_weak(raw: bytes) -> bool:
+    """Points of order 8 and less, and second spellings of a point."""
+    y = int.from_bytes(raw, "little") % 2**255
+    return y >= PRIME or y in SMALL_ORDER
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Self
 import rfc8785
 
 from guilder_shared.errors import BudgetSpent
-from guilder_shared.identity import SigningKey, verify
+from guilder_shared.identity import SigningKey, unhex, verify
 
 SCHEMA = "guilder-order-1"
 UNITS = ("record", "person", "site")
@@ -141,10 +141,7 @@ class Order:
 
     def is_signed_by(self, public_hex: str) -> bool:
         """Say whether the officer's key of `public_hex` signed exactly this."""
-        try:
-            signature = bytes.fromhex(self.signature)
-        except ValueError:
-            return False
+        signature = unhex(self.signature)
         return verify(public_hex, _signed_bytes(self.content), signature)
 
 

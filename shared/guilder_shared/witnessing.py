@@ -12,7 +12,7 @@ has made durable.
 
 from typing import Any, Final
 
-from guilder_shared.identity import SigningKey, verify
+from guilder_shared.identity import SigningKey, unhex, verify
 from guilder_shared.messages import Head
 
 SCHEMA: Final = "guilder-witness-1"
@@ -41,7 +41,7 @@ def is_signed(witness: dict[str, Any], site: str) -> bool:
     if witness.keys() != FIELDS:
         return False
     try:
-        signature = bytes.fromhex(witness["signature"])
+        signature = unhex(witness["signature"])
         told = _statement(site, int(witness["head_no"]), str(witness["commitment"]))
         return verify(str(witness["server_key"]), told, signature)
     except (TypeError, ValueError):

@@ -1,38 +1,22 @@
-"""Checking a report on any computer, offline: every number follows from its entries.
+"""Checking a report or an exported ledger on any computer, offline.
 
-Needs the report alone; with the site's public key, which the reader must have from
-elsewhere, also that this site signed it. Loads no torch, opens no connection.
+Every number must follow from entries that the site signed. Needs the file alone; with
+the site's public key, which the reader must have from elsewhere, also that this site
+signed it. Loads no torch, opens no connection.
 """
 
-import json
-import math
-import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import rfc8785
-
-from guilder_shared.chain import Entry, check_chain, unhex
-from guilder_shared.errors import GuilderError, IntegrityError
-from guilder_shared.identity import verify as verify_signature
-from guilder_shared.messages import Plan, sha256
-from guilder_shared.privacy import accounting
+from guilder_shared.chain import Entry
+from guilder_shared.errors import IntegrityError
 from guilder_shared.privacy.ledger.book import Book
-from guilder_shared.privacy.ledger.filters import MOST_RENYI, ORDERS
-from guilder_shared.privacy.ledger.grants import Grant, asked_by
-from guilder_shared.reports import export, words
+from guilder_shared.reports import claims, files, words
 from guilder_shared.reports.approvals import fingerprint
-from guilder_shared.reports.build import SCHEMA, Report, compose, signed_bytes
-from guilder_shared.study import Study
-
-TOLERANCE = 1e-5  # between two machines' arithmetic on the same events
-INEXACT = re.compile(
-    r"\.(recomputed_epsilon|prefix\.epsilon|renyi_used\.\d+|composed|at_most"
-    r"|curve\[\d+\]\.epsilon)$"
-)
-SENTENCES = ("sentence", "caveat", "covers", "against", "scope", "not_protected")
-MALFORMED = (KeyError, TypeError, ValueError, AttributeError, RecursionError)
+from guilder_shared.reports.build import SCHEMA, Report, row
+from guilder_shared.reports.files import SignedFile
 
 
 @dataclass(frozen=True)
@@ -66,20 +50,24 @@ class VerifiedStudy:
 
 @dataclass(frozen=True)
 class Verification:
-    """What a verified report says. There is none for a report that is not sound.
+    """What a verified file says. There is none for a file that is not sound.
 
     Attributes:
+        schema: Of the file.
         site: The site's name.
         public_key: The key that signed report and entries, 64 hex digits.
         key_confirmed: True if the reader gave this key.
+        ledger_compared: True if the reader gave an export that holds its entries.
         as_of: Time of the newest entry.
         num_entries: In the ledger.
         studies: All of them, oldest first.
     """
 
+    schema: str
     site: str
     public_key: str
     key_confirmed: bool
+    ledger_compared: bool
     as_of: str
     num_entries: int
     studies: tuple[VerifiedStudy, ...]
@@ -115,180 +103,90 @@ def verify(
     against its events, each study's digest and events against the study itself.
 
     Args:
-        path: `SITE.report.json`.
-        public_key: The site's key as the reader knows it, 64 hex digits. Without
-            it a report that somebody else made and signed whole also verifies; the
-            answer then names the key to compare.
-        ledger: An export of the site's ledger (`export.py`), which must hold the
-            report's entries.
+        path: `SITE.report.json`, or an export of a ledger.
+        public_key: The site's key as the reader knows it, 64 hex digits. Without it a
+            report that somebody else made and signed whole also verifies; the answer
+            then names the key to compare.
+        ledger: An export of the site's ledger, which must hold the file's entries.
 
     Raises:
-        IntegrityError: Not a report (GLD-I011), not signed (GLD-I012, GLD-I003), an
-            entry changed (GLD-I001, GLD-I007), a figure that does not follow from
-            the entries (GLD-I013), or events that cost more than was accepted
-            (GLD-I014); or what `export.compare` raises.
+        IntegrityError: The file is not as Guilder wrote it (as `files.read`); an entry
+            cannot be (GLD-I007, GLD-I060, GLD-I061); a figure does not follow
+            (GLD-I013) or events cost more than was accepted (GLD-I014); the ledger is
+            another one (GLD-I073) or does not hold these entries (GLD-I074).
     """
-    report = _parse(path)
-    entries = _entries(report)
-    key = public_key or str(report["site"]["public_key"])
-    book = Book()
-    for entry in check_chain(entries, key):
-        book.apply(entry)
-    unsigned = {name: part for name, part in report.items() if name != "signature"}
-    signature = unhex(str(report["signature"]))
-    if not verify_signature(key, signed_bytes(unsigned), signature):
-        raise IntegrityError(
-            "GLD-I012",
-            f"{path.name}: the report's signature is not of the key {key[:16]}…",
-            why="The entries hold; something beside them was changed, or the key.",
-            fix="Ask the site for the report again; keep this one as evidence.",
-        )
-    _check_claims(book, unsigned)
+    keys = () if public_key is None else (public_key,)
+    signed = files.read(files.load(path), keys)
+    found = check(signed)
     if ledger is not None:
-        export.compare(entries, key, ledger)
-    return Verification(
-        site=book.site,
-        public_key=key,
-        key_confirmed=public_key is not None,
-        as_of=book.time,
-        num_entries=book.seq,
-        studies=tuple(_verified(study) for study in report["studies"]),
-    )
+        other = files.read(files.load(ledger), keys)
+        _compare(signed, other)
+        replay(other.entries)
+    return _verification(signed, found, bool(keys), ledger is not None)
 
 
-def _parse(path: Path) -> Report:
-    """The report, if the file is exactly its canonical JSON and one newline."""
-    try:
-        raw = path.read_bytes()
-        report = json.loads(raw)
-        canonical = rfc8785.dumps(report) + b"\n"
-    except OSError as error:
-        raise _no_report(path, str(error.strerror)) from None
-    except (ValueError, RecursionError, rfc8785.CanonicalizationError):
-        raise _no_report(path, "it is no canonical JSON") from None
-    if raw != canonical:
-        raise _no_report(path, "its bytes are not those that were signed")
-    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
-        raise _no_report(path, f"its schema is not {SCHEMA!r}")
-    return report
+def check(signed: SignedFile) -> Report:
+    """Hold a file's figures against its entries; the true report, unsigned.
 
-
-def _no_report(path: Path, reason: str) -> IntegrityError:
-    return IntegrityError(
-        "GLD-I011",
-        f"{path.name} is not a report as Guilder wrote it: {reason}",
-        fix="Ask the site for the report again; copy it as a file, never as text.",
-    )
-
-
-def _entries(report: Report) -> list[Entry]:
-    try:
-        _ = report["site"]["public_key"], report["signature"], report["studies"]
-        return [_entry(**row) for row in report["ledger"]["entries"]]
-    except (KeyError, TypeError):
-        raise IntegrityError(
-            "GLD-I011",
-            "a part of the report is missing or is of another kind",
-            fix="Ask the site for the report again.",
-        ) from None
-
-
-def _entry(  # exactly these members, or a TypeError
-    seq: int, kind: str, body: Any, prev: str, hash: str, signature: str
-) -> Entry:
-    return Entry(seq, kind, rfc8785.dumps(body), prev, hash, signature)
-
-
-def _check_claims(book: Book, claimed: Report) -> None:
-    """Compute everything anew from entries that are signed but not trusted."""
-    try:
-        _compare(compose(book, claimed["ledger"]["entries"]), claimed)
-        for grant in book.grants.values():
-            _check_study(grant)
-        for study in claimed["studies"]:
-            _check_cost(study)
-    except IntegrityError:
-        raise
-    except (GuilderError, ArithmeticError, *MALFORMED):
-        raise _disagrees("a part that cannot even be computed") from None
-
-
-def _compare(true: Any, claimed: Any, where: str = "report") -> None:
-    """Raise unless both are equal; `INEXACT` numbers nearly, sentences not at all.
-
-    Sentences are signed, but a later Guilder may word them better.
+    Raises:
+        IntegrityError: As `verify`, from GLD-I007 on.
     """
-    name = where.rpartition(".")[2]
-    if name in SENTENCES or true is claimed:
-        return
-    if isinstance(true, dict) and isinstance(claimed, dict):
-        if true.keys() != claimed.keys():
-            raise _disagrees(where)
-        for part in true:
-            _compare(true[part], claimed[part], f"{where}.{part}")
-    elif isinstance(true, list) and isinstance(claimed, list):
-        if len(true) != len(claimed):
-            raise _disagrees(where)
-        for number, (one, other) in enumerate(zip(true, claimed, strict=True), 1):
-            _compare(one, other, f"{where}[{number}]")
-    elif true != claimed and not (INEXACT.search(where) and _near(true, claimed)):
-        raise _disagrees(where)
+    book = replay(signed.entries)
+    rows = [row(entry) for entry in signed.entries]
+    if signed.schema == SCHEMA:
+        claimed = {k: part for k, part in signed.content.items() if k != "signature"}
+        return claims.check(book, rows, claimed)
+    if signed.content["site"] != {"name": book.site, "public_key": book.public_hex}:
+        raise claims.disagrees("site")
+    return claims.check(book, rows)
 
 
-def _near(true: Any, claimed: Any) -> bool:
-    numbers = isinstance(true, (int, float)) and isinstance(claimed, (int, float))
-    return numbers and math.isclose(true, claimed, rel_tol=TOLERANCE)
+def replay(entries: Sequence[Entry]) -> Book:
+    """Everything that entries say, which are chained and signed.
+
+    Raises:
+        IntegrityError: One cannot follow those before it (GLD-I007), or the ledger
+            has another format (GLD-I060, GLD-I061).
+    """
+    book = Book()
+    for entry in entries:
+        book.apply(entry)
+    return book
 
 
-def _disagrees(where: str) -> IntegrityError:
-    return IntegrityError(
-        "GLD-I013",
-        f"{where} does not follow from the report's own entries",
-        why="It was signed by the site, but no correct Guilder wrote it.",
-        fix="Ask the site how this report was made.",
-    )
-
-
-def _check_study(grant: Grant) -> None:
-    """The study carried along must be the one accepted, and must have this event."""
-    _check_renyi(grant)
-    text = grant.meta.get("study")
-    if text is None:
-        return
-    where = f"study {grant.study_name!r}"
-    if sha256(str(text).encode()) != grant.study_digest:
-        raise _disagrees(f"the digest of {where}")
-    try:
-        study = Study.from_canonical(str(text).encode())
-        event = accounting.turn_event(study, Plan(**grant.meta["plan"]))
-    except (GuilderError, KeyError, ValueError, TypeError):
-        raise _disagrees(f"the plan of {where}") from None
-    if asked_by(study) != grant.asked():
-        raise _disagrees(f"the promise of {where}")
-    if event != grant.turn_event:
-        raise _disagrees(f"the event of {where}")
-
-
-def _check_renyi(grant: Grant) -> None:
-    """What the budget's filters were charged must be what the event costs."""
-    if not grant.is_protected:
-        return
-    true = accounting.renyi(grant.turn_event, ORDERS)
-    for charged, cost in zip(grant.renyi, true, strict=True):
-        if charged < min(cost, MOST_RENYI) * (1 - TOLERANCE):
-            raise _disagrees(f"the Rényi cost of study {grant.study_name!r}")
-
-
-def _check_cost(study: Report) -> None:
-    accepted, cost = study["totals"]["epsilon"], study["totals"]["recomputed_epsilon"]
-    if accepted is not None and cost > accepted * (1 + TOLERANCE):
-        raise IntegrityError(
-            "GLD-I014",
-            f"the events of study {study['name']!r} cost epsilon {cost:g}, more than "
-            f"the {accepted:g} that were accepted",
-            why="The site charged its budget less than it released.",
-            fix="Count this study with the larger figure.",
+def _compare(one: SignedFile, other: SignedFile) -> None:
+    """Both of one ledger, and the first the beginning of the second."""
+    if one.public_key != other.public_key or one.entries[0] != other.entries[0]:
+        raise _differs("GLD-I073", "report and ledger are of different ledgers")
+    for mine, theirs in zip(one.entries, other.entries, strict=False):
+        if mine != theirs:
+            what = f"report and ledger differ from entry {mine.seq} on"
+            raise _differs("GLD-I074", what)
+    if len(other.entries) < len(one.entries):
+        raise _differs(
+            "GLD-I074",
+            f"the ledger ends at entry {len(other.entries)}, the report at "
+            f"{len(one.entries)}",
         )
+
+
+def _differs(error_id: str, what: str) -> IntegrityError:
+    return IntegrityError(error_id, what, fix="Ask the site for both files again.")
+
+
+def _verification(
+    signed: SignedFile, found: Report, confirmed: bool, compared: bool
+) -> Verification:
+    return Verification(
+        schema=signed.schema,
+        site=found["site"]["name"],
+        public_key=signed.public_key,
+        key_confirmed=confirmed,
+        ledger_compared=compared,
+        as_of=found["as_of"],
+        num_entries=len(signed.entries),
+        studies=tuple(_verified(study) for study in found["studies"]),
+    )
 
 
 def _verified(study: Report) -> VerifiedStudy:

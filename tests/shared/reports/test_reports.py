@@ -301,7 +301,7 @@ def test_a_forged_report_fails_for_a_reader_who_knows_the_sites_key(
         path = reports.write(forged, tmp_path)
 
     assert reports.verify(path).key_confirmed is False
-    assert error_of(path, public_key=KEY.public_hex) == "GLD-I003"
+    assert error_of(path, public_key=KEY.public_hex) == "GLD-I072"
 
 
 def test_events_that_cost_more_than_was_accepted_are_found(tmp_path: Path) -> None:

@@ -1,0 +1,212 @@
+"""A ledger of 200 entries with every kind of entry, its report and export, verdicts."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rfc8785
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from guilder_shared import reports, witnessing
+from guilder_shared.chain import digest, signed_bytes
+from guilder_shared.errors import IntegrityError
+from guilder_shared.identity import SigningKey
+from guilder_shared.messages import Head
+from guilder_shared.officer import Officer
+from guilder_shared.privacy.ledger import Ledger
+from guilder_shared.reports.build import signed_bytes as report_bytes
+from guilder_shared.reports.export import SCHEMA, export
+from guilder_verifier.check import check
+from guilder_verifier.finding import Finding
+
+NOON = 1_800_000_000.0
+SERVER = "https://s"
+SAMPLED = {
+    "event": "self-composed",
+    "count": 5,
+    "of": {
+        "event": "poisson-sampled",
+        "sampling_probability": 0.02,
+        "of": {"event": "gaussian", "noise_multiplier": 1.1},
+    },
+}
+EVENTS = [SAMPLED, {"event": "gaussian", "noise_multiplier": 60.0}]
+
+
+def key_of(number: int) -> SigningKey:
+    return SigningKey(Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32))
+
+
+KEY, OFFICERS_KEY, SERVERS_KEY = key_of(1), key_of(2), key_of(3)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A site's files on a disk, and the ledger they came from."""
+
+    report: Path
+    ledger: Path  # an export
+    older: Path  # an export of one entry less
+    key: SigningKey = KEY
+    officers_key: SigningKey = OFFICERS_KEY
+
+
+def fill(ledger: Ledger, number: int, event: dict[str, Any], unit: str) -> None:
+    grant = ledger.reserve(
+        run_id=f"run-{number}",
+        server=SERVER,
+        study_digest=f"{number + 1:064x}",
+        study_name=f"study-{number}",
+        dataset="d",
+        recipe="r",
+        unit=unit,
+        cohort=2,
+        study_epsilon=1.9,
+        study_delta=1e-6,
+        turn_event=event,
+        num_turns=40,
+        meta={},
+    ).grant_id
+    for turn_no in range(1, 34):
+        ledger.spend(grant, turn_no, f"{turn_no:064x}")
+        if turn_no == 1:
+            ledger.cohort(grant, "b" * 64)
+        if turn_no == 2:
+            ledger.spend(grant, turn_no, f"{turn_no:064x}")
+        ledger.seal(grant, turn_no, f"{turn_no + 99:064x}")
+        head = ledger.heads(SERVER)[-1]
+        told = Head(head.head_no, head.commitment)
+        word = witnessing.as_body(witnessing.signed(told, "bank-a", SERVERS_KEY))
+        ledger.receipt(grant, turn_no, f"{turn_no + 99:064x}", word)
+    if number:
+        ledger.close(grant)
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """Of a ledger of over 200 entries with nearly every kind of entry and order."""
+    times = iter(range(10_000))
+    officer = Officer(OFFICERS_KEY, site="bank-a", clock=lambda: NOON + next(times))
+    named: Any = {"site": "bank-a", "officer": officer.public_hex}
+    with Ledger.open(None, KEY, clock=lambda: NOON + next(times), **named) as ledger:
+        rule = officer.rule("r", recipes=["r"], largest_epsilon=2, largest_delta=1e-5)
+        lost = officer.acknowledge(
+            SERVER, 3, "c" * 64, budget="people", epsilon=0.5, delta=1e-6
+        )
+        for order in (
+            officer.budget("people", 9.0, 1e-4, ["d"], None, (30, 8.0)),
+            officer.budget("old", 1.0, 1e-4, ["e"]),
+            officer.public_size("d", 100, 90),
+            rule,
+            officer.withdraw("old"),
+            lost,
+        ):
+            ledger.admit(order)
+        for number, event in enumerate(EVENTS):
+            fill(ledger, number, event, ("record", "person")[number])
+        ledger.exclude("d", "e" * 64, in_force=True)
+        folder = tmp_path_factory.mktemp("written")
+        older = folder / "older.jsonl"
+        older.write_bytes(export(ledger))
+        ledger.admit(officer.revoke(rule.order_id))
+        newest = folder / "ledger.jsonl"
+        newest.write_bytes(export(ledger))
+        assert len(ledger.entries()) >= 200
+        return Written(reports.write(ledger, folder), newest, older)
+
+
+Verdict = Callable[..., str]  # the error's id, or "" for a sound file
+
+
+def first(raw: bytes, folder: Path, key: str | None = None, ledger: Any = None) -> str:
+    path, beside = folder / "x.json", folder / "x.jsonl"
+    path.write_bytes(raw)
+    if ledger is not None:
+        beside.write_bytes(ledger)
+    try:
+        reports.verify(path, public_key=key, ledger=None if ledger is None else beside)
+    except IntegrityError as error:
+        return error.error_id
+    return ""
+
+
+def second(raw: bytes, _: Path, key: str | None = None, ledger: Any = None) -> str:
+    try:
+        check(raw, key, ledger)
+    except Finding as found:
+        return found.error_id
+    return ""
+
+
+VERIFIERS = {"first": first, "second": second}
+
+
+@pytest.fixture(params=list(VERIFIERS))
+def verdict(request: pytest.FixtureRequest, tmp_path: Path) -> Verdict:
+    """Each verifier in turn: bytes in, the id of its finding out."""
+    judge = VERIFIERS[request.param]
+    return lambda raw, key=None, ledger=None: judge(raw, tmp_path, key, ledger)
+
+
+@pytest.fixture
+def verdicts(tmp_path: Path) -> Callable[..., set[str]]:
+    """All verifiers at once: the ids they give, one if they agree."""
+    return lambda raw, key=None, ledger=None: {
+        judge(raw, tmp_path, key, ledger) for judge in VERIFIERS.values()
+    }
+
+
+def signed(report: dict[str, Any], key: SigningKey = KEY) -> bytes:
+    """The report as a dishonest site would write it: whole, canonical, signed."""
+    unsigned = {name: part for name, part in report.items() if name != "signature"}
+    signature = key.sign(report_bytes(unsigned)).hex()
+    return rfc8785.dumps({**unsigned, "signature": signature}) + b"\n"
+
+
+def chained(rows: Iterable[dict[str, Any]], key: SigningKey = KEY) -> list[Any]:
+    """Entries hashed and signed anew, as a dishonest site would."""
+    prev, made = "0" * 64, []
+    for seq, row in enumerate(rows, 1):
+        body = rfc8785.dumps(row["body"])
+        now = digest(seq, row["kind"], prev, body)
+        signature = key.sign(signed_bytes(now)).hex()
+        head = {"seq": seq, "kind": row["kind"], "prev": prev}
+        made.append({**head, "body": row["body"], "hash": now, "signature": signature})
+        prev = now
+    return made
+
+
+def exported(rows: list[dict[str, Any]], key: SigningKey = KEY) -> bytes:
+    """An export of these entries, signed."""
+    end: dict[str, Any] = {
+        "schema": SCHEMA,
+        "site": {
+            "name": rows[0]["body"]["site"],
+            "public_key": rows[0]["body"]["public_key"],
+        },
+        "num_entries": len(rows),
+        "head": rows[-1]["hash"],
+    }
+    seal = key.sign(SCHEMA.encode() + b"\n" + rfc8785.dumps(end)).hex()
+    lines = [*rows, {**end, "signature": seal}]
+    return b"".join(rfc8785.dumps(line) + b"\n" for line in lines)
+
+
+@pytest.fixture
+def forge() -> Any:
+    """What a dishonest site can do with its own key."""
+
+    class Forge:
+        sign = staticmethod(signed)
+        chain = staticmethod(chained)
+        export = staticmethod(exported)
+        key_of = staticmethod(key_of)
+
+        @staticmethod
+        def rows(raw: bytes) -> list[Any]:
+            return [json.loads(line) for line in raw.splitlines()[:-1]]
+
+    return Forge
