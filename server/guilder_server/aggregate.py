@@ -53,20 +53,24 @@ def empty(model: Weights) -> Total:
     return Total({name: np.zeros(w.shape, np.int64) for name, w in model.items()})
 
 
-def fold(total: Total, update: Weights, *, weight: int, site: str) -> Total:
-    """Add one site's update; `update` may be dropped afterwards.
+def check(update: Weights) -> None:
+    """Check that an update may be folded; its names and shapes are checked already.
 
     Raises:
-        IntegrityError: A coordinate is not finite or is 2^10 or more; names the site.
+        IntegrityError: GLD-I045 a coordinate is not finite or is 2^10 or more.
     """
     for name, values in update.items():
         if not bool((np.abs(values) < LARGEST_UPDATE).all()):  # also catches NaN
             raise IntegrityError(
                 "GLD-I045",
-                f"site {site!r} sent an update of {name!r} that is not finite or "
-                f"reaches {LARGEST_UPDATE:.0f}. It was not added.",
+                f"it sent an update of {name!r} that is not finite or reaches "
+                f"{LARGEST_UPDATE:.0f}. It was not added.",
                 fix="lower [training] learning_rate, or leave the site out",
             )
+
+
+def fold(total: Total, update: Weights, *, weight: int) -> Total:
+    """Add one site's update, checked before; it may be dropped afterwards."""
     for name, values in update.items():
         units = np.rint(values.astype(np.float64) * SCALE).astype(np.int64)
         total.sums[name] += units * weight

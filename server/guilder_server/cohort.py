@@ -5,7 +5,7 @@ trains nor sums.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -50,7 +50,9 @@ class Cohort:
     offer: Offer
     only: frozenset[str] = frozenset()
     heads: Heads = field(default_factory=lambda: Heads(None))
+    out: set[str] = field(default_factory=set)  # names excluded from this run
     members: dict[str, Member] = field(default_factory=dict)
+    _excluded: dict[str, Member] = field(default_factory=dict)
     _met: set[int] = field(default_factory=set)
     _silent: set[int] = field(default_factory=set)
 
@@ -70,16 +72,22 @@ class Cohort:
             self._offer_to_newcomers()
             waited_s = time.monotonic() - start
             enough = len(self.members) >= self.study.aggregation.min_sites
-            missing = (set(awaited) | self.only) - set(self.members)
+            missing = (set(awaited) | self.only) - set(self.members) - self.out
             if enough and (not missing or waited_s > GATHER_S):
                 return [self.members[name] for name in sorted(self.members)]
             if waited_s > deadline_s:
                 raise self._too_few(deadline_s)
             time.sleep(POLL_S)
 
-    def weights(self) -> dict[str, int]:
-        """Integer weight of every member, from public sizes."""
-        return weigh({m.site: m.public_size for m in self.members.values()})
+    def weights(self, also: Mapping[str, int] | None = None) -> dict[str, int]:
+        """Integer weight of every member, and of `also`, from public sizes."""
+        sizes = {m.site: m.public_size for m in self.members.values()}
+        return weigh({**sizes, **(also or {})})
+
+    def exclude(self, site: str) -> None:
+        """Ask a member nothing more in this run; it is told when the run ends."""
+        self.out.add(site)
+        self._excluded[site] = self.members.pop(site)
 
     def close(self, receipts: dict[str, Receipt]) -> None:
         """Tell every member that the run ended; silence is not waited for long."""
@@ -92,7 +100,7 @@ class Cohort:
                     self.heads.newest(site),
                 )
             )
-            for site, member in self.members.items()
+            for site, member in (self.members | self._excluded).items()
         }
         for _ in self.sites.ask(contents, wire.CLOSE, group="close", timeout_s=CLOSE_S):
             pass
@@ -143,8 +151,11 @@ class Cohort:
             raise IntegrityError(
                 "GLD-I047", f"site {answer.site!r} answered one run with two grants"
             )
-        self.members[answer.site] = Member(
+        member = Member(
             answer.site, node_id, answer.grant_id, max(1, answer.public_size)
+        )
+        (self._excluded if answer.site in self.out else self.members)[answer.site] = (
+            member
         )
 
     def _too_few(self, waited_s: float) -> RunFailed:

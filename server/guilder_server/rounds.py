@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from guilder_server import aggregate
+from guilder_server import aggregate, exclusion
 from guilder_server.cohort import Cohort, Member, blaming, refusal
 from guilder_server.grid import Sites
 from guilder_server.heads import Heads
@@ -65,18 +65,17 @@ def run(task: Run, sites: Sites) -> Weights:
     """
     study, store = task.study, task.store
     offer = Offer(store.run_id, study.canonical(), task.plan)
-    cohort = Cohort(sites, study, offer, task.only, task.heads)
+    out = exclusion.names(store)
+    cohort = Cohort(sites, study, offer, task.only, task.heads, out)
     model, published = store.iterate(), store.model()
     for round_no in store.remaining(study.training.rounds):
-        members = cohort.choose(awaited=store.last_sites())  # 1 who
-        total = aggregate.empty(model)
-        weights, receipts = cohort.weights(), dict[str, Receipt]()
+        cohort.choose(awaited=store.last_sites())  # 1 who
+        weights = cohort.weights(exclusion.sizes(store, round_no))
+        total, receipts = aggregate.empty(model), dict[str, Receipt]()
         heads = dict[str, Head]()
-        for member, reply in _turns(task, sites, members, round_no, model):  # 2 ask
-            with blaming(member.site):
-                update = unpack(reply.update, store.shapes())
+        for member, reply, update in _turns(task, cohort, round_no, model):  # 2 ask
             total = aggregate.fold(  # 3 sum, and forget
-                total, update, weight=weights[member.site], site=member.site
+                total, update, weight=weights[member.site]
             )
             receipts[member.site] = Receipt(reply.turn_no, sha256(reply.update))
             if reply.head is not None:
@@ -98,26 +97,31 @@ def _published(study: Study, before: Weights, model: Weights, round_no: int) -> 
 
 
 def _turns(
-    task: Run, sites: Sites, members: list[Member], round_no: int, model: Weights
-) -> Iterator[tuple[Member, TurnReply]]:
-    """Ask every member for its turn; yield each reply as it arrives.
+    task: Run, cohort: Cohort, round_no: int, model: Weights
+) -> Iterator[tuple[Member, TurnReply, Weights]]:
+    """Ask every member for its turn; yield each checked update as it arrives.
 
     Ends when all have answered, or at the deadline if min_sites have; without quorum
-    those that have not answered are asked once more, then RunFailed names them.
+    those that have not answered are asked once more, then RunFailed names them. A site
+    whose answer fails a check is out (`exclusion`) and counts as no answer.
     """
-    missing = {member.node_id: member for member in members}
-    quorum = task.study.aggregation.min_sites
+    missing = {member.node_id: member for member in cohort.members.values()}
+    num_answers, quorum = 0, task.study.aggregation.min_sites
     for _ in range(ATTEMPTS):
-        for member, reply in _ask(task, sites, missing, round_no, model):
+        for member, answer in _ask(task, cohort, missing, round_no, model):
             del missing[member.node_id]
-            yield member, reply
-        if len(members) - len(missing) >= quorum:
+            if isinstance(answer, IntegrityError):
+                exclusion.exclude(task.store, cohort, member, round_no, answer)
+                continue
+            num_answers += 1
+            yield member, *answer
+        if num_answers >= quorum:
             break
     else:
         names = ", ".join(sorted(m.site for m in missing.values()))
         raise RunFailed(
             "GLD-R002",
-            f"round {round_no}: {len(members) - len(missing)} of at least {quorum} "
+            f"round {round_no}: {num_answers} of at least {quorum} "
             f"sites answered in {ATTEMPTS} x "
             f"{task.study.aggregation.round_deadline_s:.0f} s; missing: {names}",
             fix="see to the missing sites, then `guilder run resume`",
@@ -126,13 +130,16 @@ def _turns(
         task.store.event("site-missed-round", site=member.site, round=round_no)
 
 
+Answer = tuple[TurnReply, Weights] | IntegrityError
+
+
 def _ask(
     task: Run,
-    sites: Sites,
+    cohort: Cohort,
     missing: dict[int, Member],
     round_no: int,
     model: Weights,
-) -> Iterator[tuple[Member, TurnReply]]:
+) -> Iterator[tuple[Member, Answer]]:
     """One deadline's worth of asking; a turn given up is asked under a new number.
 
     A new number has a deadline of its own; there are only as many as spare turns.
@@ -145,16 +152,21 @@ def _ask(
         failed: dict[int, Member] = {}
         requests = _requests(task, asked, round_no, packed)
         contents = {n: wire.encode_request(r, record) for n, r in requests.items()}
-        for node_id, content in sites.ask(
+        for node_id, content in cohort.sites.ask(
             contents, wire.TURN, group=str(round_no), timeout_s=left_s
         ):
             member = asked[node_id]
-            with blaming(member.site):
-                reply = _checked(wire.decode_reply(content), requests[node_id])
-                if reply.verdict == Verdict.DONE:
-                    task.heads.check(member.site, reply.head)
+            try:
+                with blaming(member.site):
+                    reply = _checked(wire.decode_reply(content), requests[node_id])
+                    update = _update(task, reply)
+            except IntegrityError as error:
+                yield member, error
+                continue
             if reply.verdict == Verdict.DONE:
-                yield member, reply
+                with blaming(member.site):  # a ledger put back ends the run
+                    task.heads.check(member.site, reply.head)
+                yield member, (reply, update)
             elif reply.verdict in (Verdict.TURN_FAILED, Verdict.BUSY):
                 failed[node_id] = member
                 if reply.verdict == Verdict.TURN_FAILED:
@@ -193,6 +205,15 @@ def _checked(reply: TurnReply, request: TurnRequest) -> TurnReply:
     if found != (request.grant_id, request.turn_no, request.round_no):
         raise IntegrityError("GLD-I048", "it answered another turn than was asked")
     return reply
+
+
+def _update(task: Run, reply: TurnReply) -> Weights:
+    """A reply's update, fit to be folded; empty where the reply is but a word."""
+    if reply.verdict != Verdict.DONE:
+        return {}
+    update = unpack(reply.update, task.store.shapes())
+    aggregate.check(update)
+    return update
 
 
 def _give_up(task: Run, member: Member, round_no: int, turn_no: int) -> None:
