@@ -153,7 +153,7 @@ def found(folder: Path, study: Study, **settings: Any) -> Consortium:
     persons = {}
     if study.identity is not None:
         persons = partition.public_persons(dealt, study.identity)
-    port, control_port = free_ports(2)
+    (port,) = free_ports(1)
     data = {
         name: LocalData(
             dataset=study.data.dataset,
@@ -170,7 +170,6 @@ def found(folder: Path, study: Study, **settings: Any) -> Consortium:
         list(dealt),
         host="127.0.0.1",
         port=port,
-        control_port=control_port,
         data=data,
         holdout="holdout.parquet",
     )

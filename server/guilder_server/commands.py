@@ -29,8 +29,10 @@ def init(
     host: Annotated[
         str, typer.Option(help="Name or address by which sites reach the server.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port for sites.")] = 9443,
-    control_port: Annotated[int, typer.Option(help="Port for `guilder run`.")] = 9444,
+    port: Annotated[int, typer.Option(help="The public port.")] = 9443,
+    control_port: Annotated[
+        int | None, typer.Option(help="Another port for `guilder run`.")
+    ] = None,
 ) -> None:
     """Make keys, certificates and files for one server and its sites, in one step.
 

@@ -51,6 +51,7 @@ SERVER_OPTIONS = (
     ("grpc.so_reuseport", 0),  # else a second server shares the port in silence
     ("grpc.max_receive_message_length", 5 << 20),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.server_handshake_timeout_ms", 10_000),
 )
 CLIENT_OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
@@ -88,7 +89,7 @@ class ControlServer:
     """Serves the control channel from threads of this process.
 
     Args:
-        settings: server.toml; control_port 0 takes any free port.
+        settings: server.toml; behind a shared port it listens on loopback alone.
         handler: What carries out the operator's words; called from many threads.
     """
 
@@ -107,7 +108,7 @@ class ControlServer:
             NetworkError: The port is taken (GLD-N054).
             EnrolmentError: A key or certificate is missing, open to others or run out.
         """
-        settings, keys = self._settings.server, self._settings.keys
+        keys = self._settings.keys
         tls.server_context(
             tls.KeyFiles(keys.key, keys.certificate, keys.authority)
         )  # the same checks as the sites' port
@@ -115,7 +116,7 @@ class ControlServer:
         credentials = grpc.ssl_server_credentials(
             [pair], keys.authority.read_bytes(), require_client_auth=True
         )
-        address = diagnosis.address(settings.host, settings.control_port)
+        address = diagnosis.address(*self._settings.server.control_address)
         try:
             self.port = self._server.add_secure_port(address, credentials)
         except RuntimeError:
@@ -226,7 +227,7 @@ class ControlClient:
             StudyError: It names no operator's keys (GLD-C050), or leaves the control
                 port to chance (GLD-C051).
         """
-        operator, port = settings.operator, settings.server.control_port
+        operator, port = settings.operator, settings.server.public_control_port
         if operator is None:
             raise StudyError(
                 "GLD-C050",
@@ -236,7 +237,7 @@ class ControlClient:
         if port == 0:
             raise StudyError(
                 "GLD-C051",
-                "server.control_port is 0, so nobody knows where the server listens",
+                "the control port is 0, so nobody knows where the server listens",
                 fix="Give a port in server.toml.",
             )
         host = urlsplit(settings.server.url).hostname or ""

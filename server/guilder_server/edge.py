@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from guilder_server.front import Address, Front
 from guilder_server.uploads import UploadSizeError
 from guilder_shared.certificates import public_pem
 from guilder_shared.errors import NetworkError
@@ -30,6 +31,7 @@ logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 log = logging.getLogger("guilder.edge")
 
 MAX_HEAD_BYTES = 32 * 1024  # request line and headers
+HANDSHAKE_S = 10.0  # for the whole of it, from the first message on
 CLOSE = (b"connection", b"close")
 
 
@@ -120,20 +122,21 @@ class Edge:
             callback_notify=tick,
             timeout_notify=0,
         )
-        self._server = Server(config)
+        self._server = _Listener(config, self._socket)
         self._thread = threading.Thread(
-            target=self._server.run,
-            kwargs={"sockets": [self._socket]},
-            name="guilder-edge",
-            daemon=True,
+            target=self._server.run, name="guilder-edge", daemon=True
         )
 
-    def start(self) -> None:
+    def start(self, elsewhere: Mapping[bytes, Address]) -> None:
         """Begin to listen; returns when callers can connect.
+
+        Args:
+            elsewhere: Other listeners that share the port; see `Front`.
 
         Raises:
             NetworkError: The listener did not come up (GLD-N003).
         """
+        self._server.elsewhere = elsewhere
         self._thread.start()
         while not self._server.started:
             if not self._thread.is_alive():
@@ -208,6 +211,40 @@ class Edge:
                 pieces.append(piece)
             if not event.get("more_body", False):
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class _Listener(Server):
+    """uvicorn behind a Front: it gets the connections that are meant for it."""
+
+    def __init__(self, config: Config, listening: socket.socket) -> None:
+        super().__init__(config)
+        self.elsewhere: Mapping[bytes, Address] = {}
+        self._listening = listening
+        self._accepting: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets or [])
+        front = Front(self._listening, self._take_in, self.elsewhere)
+        self._accepting = asyncio.create_task(front.run())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._accepting is not None:
+            self._accepting.cancel()
+        await super().shutdown(sockets)
+
+    async def _take_in(self, caller: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        await loop.connect_accepted_socket(
+            lambda: self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+                _loop=loop,
+            ),
+            caller,
+            ssl=self.config.ssl,
+            ssl_handshake_timeout=HANDSHAKE_S,
+        )
 
 
 class _PeerProtocol(HttpToolsProtocol):

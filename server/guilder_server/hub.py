@@ -70,9 +70,13 @@ class Hub:
         self._edge = Edge(address, tls, self._fleet, self._each_second)
         self.port = self._edge.port
 
-    def start(self) -> None:
-        """Begin to listen; returns when sites can connect."""
-        self._edge.start()
+    def start(self, control: tuple[str, int] | None = None) -> None:
+        """Begin to listen; returns when sites can connect.
+
+        Args:
+            control: Where gRPC is spoken, if callers find it by this hub's port too.
+        """
+        self._edge.start({} if control is None else {b"h2": control})
 
     def stop(self) -> None:
         """Cut every connection; what was open is forgotten."""

@@ -19,9 +19,8 @@ schema = 1
 [server]
 url = "https://{host}:{port}"        # how sites reach this server
 host = "{bind}"                      # the address it listens on
-port = {port}
-control_port = {control_port}        # for `guilder run`, by the operator's certificate
-storage = "state"                    # runs: models, metrics, events
+port = {port}                        # for sites and `guilder run`
+{control}storage = "state"                    # runs: models, metrics, events
 
 [keys]
 key = "server.key"
@@ -40,6 +39,7 @@ folder = "sites"                     # NAME.pem of each site that may connect
 # kind = "parquet"
 # path = "holdout.parquet"
 """
+CONTROL_TOML = "control_port = {port}        # for `guilder run`, in place of port\n"
 HOLDOUT_TOML = """
 [holdout.{dataset}]
 kind = "{kind}"
@@ -103,7 +103,7 @@ def init_local(
     *,
     host: str,
     port: int,
-    control_port: int,
+    control_port: int | None = None,
     data: LocalData | Mapping[str, LocalData] | None = None,
     holdout: str | None = None,
 ) -> None:
@@ -115,8 +115,8 @@ def init_local(
         folder: Made if missing; keys that are there already are never overwritten.
         names: The sites.
         host: Where sites reach the server.
-        port: For sites.
-        control_port: For the operator.
+        port: For sites, and for the operator.
+        control_port: For the operator, if it is to be another.
         data: What a site's file says about its data, one for all or one per name; to
             be edited by the site.
         holdout: A Parquet file of public rows, relative to `folder/server`.
@@ -129,9 +129,8 @@ def init_local(
         raise StudyError("GLD-C084", "no site is named", fix="--local-sites a,b,c")
     certificates.init_local_sites(folder, names, [host])
     bind = host if host in ("127.0.0.1", "localhost", "::1") else "0.0.0.0"  # noqa: S104
-    text = SERVER_TOML.format(
-        host=host, bind=bind, port=port, control_port=control_port
-    )
+    control = "" if control_port is None else CONTROL_TOML.format(port=control_port)
+    text = SERVER_TOML.format(host=host, bind=bind, port=port, control=control)
     data = data or LocalData()
     of_site = data if isinstance(data, Mapping) else dict.fromkeys(names, data)
     if holdout is not None:

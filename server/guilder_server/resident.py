@@ -49,7 +49,7 @@ def _serve(settings: ServerFile, stop: threading.Event) -> None:
     service = Service(settings, open_grid)
     control = ControlServer(settings, service)
     control.start()
-    hub.start()
+    hub.start(("127.0.0.1", control.port) if settings.server.one_port else None)
     service.start()
     log.info("serving %d sites on port %d", len(sites), hub.port)
     threading.Thread(target=_warm_up, daemon=True, name="warm-up").start()

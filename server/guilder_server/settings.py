@@ -4,9 +4,9 @@ Written by the consortium's operator. It opens no file but itself, and it holds
 nothing about any site's data.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field
 
@@ -20,7 +20,6 @@ from guilder_shared.settings.files import (
     Url,
     load_toml,
 )
-from guilder_shared.settings.mistakes import Contradiction
 
 
 class Server(Frozen):
@@ -29,10 +28,31 @@ class Server(Frozen):
     url: Url = Field(description="the address that sites use")
     host: Text = Field(description="address to listen on; 127.0.0.1 = this machine")
     port: int = Field(ge=0, le=65_535, description="for sites; 0 = any free port")
-    control_port: int = Field(
-        ge=0, le=65_535, description="for `guilder run`; 0 = any free port"
+    control_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="for `guilder run`; the sites' port serves it too if left out; "
+        "0 = any free port",
     )
     storage: FilePath = Field(description="folder of the run store and the run folders")
+
+    @property
+    def one_port(self) -> bool:
+        """Whether work and control share the public port, told apart by ALPN."""
+        return self.control_port is None or self.control_port == self.port > 0
+
+    @property
+    def control_address(self) -> tuple[str, int]:
+        """Where the control channel listens: behind a shared port on loopback only."""
+        if self.one_port or self.control_port is None:
+            return ("127.0.0.1", 0)
+        return (self.host, self.control_port)
+
+    @property
+    def public_control_port(self) -> int:
+        """The port that `guilder run` calls; 0 if nobody can know it."""
+        return self.port if self.control_port is None else self.control_port
 
 
 class ServerKeys(Frozen):
@@ -73,23 +93,5 @@ class ServerFile(File):
 
     @classmethod
     def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
-        """Read a server file; see `settings.load_toml` for its errors.
-
-        Raises:
-            FileError: As there, and GLD-C013: both ports are the same.
-        """
+        """Read a server file; see `settings.load_toml` for its errors."""
         return load_toml(path, cls, overrides)
-
-    @classmethod
-    def contradictions(cls, parts: Mapping[str, Any]) -> list[Contradiction]:
-        """The two ports differ."""
-        server: Server | None = parts.get("server")
-        if server is None or server.port == 0 or server.port != server.control_port:
-            return []
-        return [
-            Contradiction(
-                ("server", "control_port"),
-                f"is {server.control_port}, as [server] port is",
-                "Give the two different ports.",
-            )
-        ]

@@ -1,4 +1,4 @@
-"""The server file: two ports, paths from its folder, public rows by dataset."""
+"""The server file: one port or two, paths from its folder, public rows by dataset."""
 
 from pathlib import Path
 
@@ -47,12 +47,27 @@ def test_a_server_file_is_read_with_paths_from_its_folder(path: Path) -> None:
     assert server.operator is None
 
 
-def test_one_port_for_both_is_refused(path: Path) -> None:
-    with pytest.raises(FileError) as caught:
-        ServerFile.load(path, ("server.control_port=8443",))
+@pytest.mark.parametrize("line", ["", "control_port = 8443"])
+def test_one_port_may_serve_both(path: Path, line: str) -> None:
+    path.write_text(TEXT.replace("control_port = 8444", line))
 
-    (mistake,) = caught.value.mistakes
-    assert (mistake.error_id, mistake.key) == ("GLD-C013", "server.control_port")
+    server = ServerFile.load(path).server
+
+    assert server.one_port
+    assert (server.public_control_port, server.control_address) == (
+        8443,
+        ("127.0.0.1", 0),
+    )
+
+
+def test_a_port_of_its_own_is_listened_on_as_it_stands(path: Path) -> None:
+    server = ServerFile.load(path).server
+
+    assert not server.one_port
+    assert (server.public_control_port, server.control_address) == (
+        8444,
+        ("0.0.0.0", 8444),
+    )
 
 
 def test_both_ports_may_be_left_to_chance(path: Path) -> None:

@@ -70,11 +70,13 @@ def test_a_port_or_folder_that_is_taken_is_named_with_its_exit_code(
     hospitals.start("site-1")
     with hospitals.control():
         pass
-    here = other("here.toml", (r"^(control_)?port = .*", r"\1port = 0"))
-    port = other(
-        "port.toml", ('"state"', '"b"'), (r"^control_port.*", "control_port = 0")
+    here = other("here.toml", (r"^port = .*", "port = 0"))
+    port = other("port.toml", ('"state"', '"b"'))
+    control = other(
+        "control.toml",
+        ('"state"', '"c"'),
+        (r"^port = (\d+).*", r"port = 0\ncontrol_port = \1"),
     )
-    control = other("control.toml", ('"state"', '"c"'), (r"^port = .*", "port = 0"))
     starts = {"GLD-R030": (1, here), "GLD-N001": (3, port), "GLD-N054": (3, control)}
     site = str(hospitals.site_file("site-1"))
 
