@@ -6,7 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
+from guilder_client import studies_commands
+
 app = typer.Typer(help="Take part in studies as one institution.", no_args_is_help=True)
+app.add_typer(studies_commands.app, name="studies")
+app.command()(studies_commands.pause)
 SiteOption = Annotated[
     Path, typer.Option("--site", help="The site file.", metavar="SITE.TOML")
 ]
@@ -80,7 +84,7 @@ def _check_study(site: Any, path: Path) -> str:
     from guilder_shared.training import selftest
 
     study = Study.load(path)
-    policy.permit(site.settings, study, approved={study.digest()})
+    policy.permit(site.settings, study)
     public_size = site.public_size(
         study
     )  # PolicyRefused if it is not mapped, or not typed

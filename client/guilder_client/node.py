@@ -6,24 +6,21 @@ keeps, and gives again when it is asked again. This module knows no study and no
 """
 
 import contextlib
-import email.utils
-import ipaddress
 import logging
 import random
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.clientapp import ClientApp
-from flwr.common.constant import SYSTEM_TIME_TOLERANCE, ErrorCode
+from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2
 from flwr.proto.node_pb2 import Node as FlowerNode
@@ -39,8 +36,9 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from guilder_client.outage import is_loopback, judge_clock, judge_tls
 from guilder_shared.certificates import load_certificate, load_tls_key
-from guilder_shared.errors import EnrolmentError, NetworkError, without_values
+from guilder_shared.errors import EnrolmentError, without_values
 from guilder_shared.tls import KeyFiles, check_dates, client_context
 
 log = logging.getLogger("guilder.node")
@@ -49,9 +47,9 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 
 MESSAGE_TYPES = frozenset({"train", "query.offer", "query.close"})
 HEARTBEAT_S = 15.0  # the server waits two of them before it counts the site as away
-OLDEST_HEADER_S = 300.0
 LARGEST_ANSWER = 16 << 20  # Flower sends objects in pieces of 5 MiB
 LARGEST_MESSAGE = (2 << 30) + LARGEST_ANSWER  # a model may have 2 GiB: see wire.py
+PIECE_BYTES = 64 << 10  # of an upload, between two looks whether it may go on
 TURN_FAILED, UNKNOWN_REQUEST = "turn-failed", "unknown-request"
 
 
@@ -82,6 +80,8 @@ class Node:
         node_config: Handed to the app in Flower's context.
         on_online: Called each time the server has taken the site in.
         pace: How long it waits.
+        held: Whether a reply must stay here for now; asked again for every 64 KiB.
+        transport: Another way than the network, for a rehearsal.
 
     Raises:
         EnrolmentError: A key or certificate is missing, open to others or run out.
@@ -96,16 +96,19 @@ class Node:
         *,
         on_online: Callable[[], None] = lambda: None,
         pace: Pace = Pace(),  # frozen
+        held: Callable[[Message], bool] = lambda _reply: False,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._url = server_url
         self._app = client_app
         self._config = dict(node_config)
         self._on_online = on_online
         self._pace = pace
+        self._held = held
         files = keys if isinstance(keys, KeyFiles) else KeyFiles.in_folder(keys, "site")
         self._certificate = files.certificate
         self._client = _Client(
-            server_url, client_context(files), load_tls_key(files.key)
+            server_url, client_context(files), load_tls_key(files.key), transport
         )
         self._node_id = 0
         self._context: Context | None = None
@@ -126,8 +129,10 @@ class Node:
                 self._serve(stop)
             except httpx.HTTPStatusError as error:
                 self._judge(error.response)
+            except Held:  # going online anew, the server asks for the turn again
+                log.info("paused: a reply stays here")
             except (httpx.RequestError, ValueError) as error:
-                _judge_tls(error, self._url)
+                judge_tls(error, self._url)
                 check_dates(load_certificate(self._certificate), self._certificate)
                 first = retry_s == self._pace.first_retry_s  # say it once an outage
                 log.log(
@@ -174,9 +179,7 @@ class Node:
                     )
 
     def _beat(self, ended: threading.Event) -> None:
-        request = heartbeat_pb2.SendNodeHeartbeatRequest(
-            node=FlowerNode(node_id=self._node_id), heartbeat_interval=HEARTBEAT_S
-        )
+        request = heartbeat(self._node_id)
         while not ended.wait(HEARTBEAT_S * random.uniform(0.7, 0.9)):  # noqa: S311
             try:
                 self._client.SendNodeHeartbeat(request)
@@ -237,7 +240,14 @@ class Node:
         return self._context
 
     def _push(self, reply: Message, stop: threading.Event) -> None:
-        """Send a reply, when no other site is sending."""
+        """Send a reply, when no other site is sending; Held if it must stay."""
+        self._client.held = lambda: self._held(reply)
+        try:
+            self._send(reply, stop)
+        finally:
+            self._client.held = None
+
+    def _send(self, reply: Message, stop: threading.Event) -> None:
         with no_object_id_recompute():
             reply.metadata.__dict__["_message_id"] = reply.object_id
             objects = get_all_nested_objects(reply)
@@ -288,7 +298,7 @@ class Node:
                 fix="Ask the operator whether this site is in the server's roster.",
             )
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            _judge_clock(response.headers.get("date", ""))
+            judge_clock(response.headers.get("date", ""))
         log.info("%s answered %d; going online anew", self._url, response.status_code)
 
 
@@ -296,7 +306,11 @@ class _Client(FleetHttpClient):
     """Flower's Fleet client over our TLS: no redirect; no proxy to this machine."""
 
     def __init__(
-        self, url: str, tls: ssl.SSLContext, key: EllipticCurvePrivateKey
+        self,
+        url: str,
+        tls: ssl.SSLContext,
+        key: EllipticCurvePrivateKey,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         super().__init__(
             url,
@@ -306,25 +320,56 @@ class _Client(FleetHttpClient):
         self._client.close()
         self._client = httpx.Client(
             verify=tls,
+            transport=transport,
             timeout=30.0,
             follow_redirects=False,
-            trust_env=not _is_loopback(url),
+            trust_env=not is_loopback(url),
             headers={"accept-encoding": "identity"},
             event_hooks={"response": [_refuse_endless]},
         )
         self.node_key = public_key_to_bytes(key.public_key())
         self.pull_s = 0.0
         self.upload_bytes = 0
+        self.held: Callable[[], bool] | None = None
 
     def intercept(
         self, context: ProtobufRequestContext, call_next: ProtobufCall
     ) -> httpx.Response:
         """Say how long a pull may stay open, and how large an upload will be."""
-        if isinstance(context.message, fleet_pb2.PullMessagesRequest):
-            context.request.headers["guilder-wait-s"] = str(self.pull_s)
-        elif isinstance(context.message, fleet_pb2.PushMessagesRequest):
-            context.request.headers["guilder-upload-bytes"] = str(self.upload_bytes)
+        message, request = context.message, context.request
+        if isinstance(message, fleet_pb2.PullMessagesRequest):
+            request.headers["guilder-wait-s"] = str(self.pull_s)
+        elif isinstance(message, fleet_pb2.PushMessagesRequest):
+            request.headers["guilder-upload-bytes"] = str(self.upload_bytes)
+            if self.held is not None and self.held():
+                raise Held
+        elif isinstance(message, message_pb2.PushObjectRequest) and self.held:
+            request.stream = _Released(request.read(), self.held)
         return call_next(context)
+
+
+def heartbeat(node_id: int) -> heartbeat_pb2.SendNodeHeartbeatRequest:
+    """What a node says every 10 to 13 s, whatever it does."""
+    return heartbeat_pb2.SendNodeHeartbeatRequest(
+        node=FlowerNode(node_id=node_id), heartbeat_interval=HEARTBEAT_S
+    )
+
+
+class Held(Exception):
+    """A reply must not leave; whatever of it has left is less than a whole."""
+
+
+class _Released(httpx.SyncByteStream):
+    """A body that goes out piece by piece, as long as it may."""
+
+    def __init__(self, body: bytes, held: Callable[[], bool]) -> None:
+        self._body, self._held = body, held
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self._body), PIECE_BYTES):
+            if self._held():
+                raise Held
+            yield self._body[start : start + PIECE_BYTES]
 
 
 def _refuse_endless(response: httpx.Response) -> None:
@@ -351,49 +396,3 @@ def _inflate(message_id: str, contents: dict[str, bytes]) -> Message:
 def _error(message: Message, word: str) -> Message:
     code = ErrorCode.CLIENT_APP_RAISED_EXCEPTION
     return Message(Error(code=code, reason=word), reply_to=message)
-
-
-def _judge_clock(date: str) -> None:
-    """Raise if the server's clock says that ours is why it refused."""
-    try:
-        server_s = email.utils.parsedate_to_datetime(date).timestamp()
-    except ValueError:
-        return
-    ahead_s = time.time() - server_s
-    if -OLDEST_HEADER_S < ahead_s < SYSTEM_TIME_TOLERANCE:
-        return
-    word = "ahead of" if ahead_s > 0 else "behind"
-    raise NetworkError(
-        "GLD-N010",
-        f"this machine's clock is {abs(ahead_s):.0f} s {word} the server's",
-        why="The server takes no request signed at another time than its own.",
-        fix="Set the clock, best by NTP (`timedatectl set-ntp true`), and start again.",
-    )
-
-
-def _judge_tls(error: Exception, url: str) -> None:
-    """Raise if TLS failed for good: a certificate was refused on either side."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        raise EnrolmentError(
-            "GLD-E012",
-            f"{url} is not a server of this consortium: {cause.verify_message}",
-            fix="Check the address, and that ca.pem came from the server's operator.",
-        )
-    reason = getattr(cause, "reason", None) or ""
-    if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
-        raise EnrolmentError(
-            "GLD-E014",
-            f"{url} refused this site's certificate: {reason}",
-            fix="Ask the operator for new keys; an old certificate may have run out.",
-        )
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

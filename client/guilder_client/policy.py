@@ -5,10 +5,9 @@ read no row. A refusal names the rule and its line in site.toml.
 """
 
 import logging
-from collections.abc import Container
 from dataclasses import asdict
 
-from guilder_client import terms
+from guilder_client import consent, terms
 from guilder_client.rollback import demand_newest
 from guilder_client.settings import SiteFile
 from guilder_client.site import Site
@@ -26,33 +25,68 @@ from guilder_shared.privacy.ledger import Grant
 from guilder_shared.study import Study
 
 log = logging.getLogger(__name__)
+MOST_WAITING = 100  # studies; those beyond are checked whole at each offer
 
 
 def consider(site: Site, offer: Offer) -> Answer:
     """Answer an offer: a grant with the whole schedule reserved, or a refusal.
 
-    Asking twice for the same run and study gives the same grant. No row is read.
+    A study that waits for a person's consent, or a site that is paused, answers
+    `busy`: the server may ask again. Asking twice for the same run and study gives the
+    same grant. No row is read.
     """
     try:
-        site.hear_officer()
-        demand_newest(site, offer.witness)
         study = Study.from_canonical(offer.study)
-        permit(site.settings, study, approved=_approved(site))
-        if site.inbox is not None:
-            terms.demand_signed(site.settings, site.ledger)
-        demand_columns(site, study)
-        public_size = site.public_size(study)
-        demand_small_delta(site, study)
-        accounting.confirm(study, offer.plan)
-        _self_test(site, study, offer.plan, public_size)
-        grant = _reserve(site, study, offer)
-    except BudgetSpent as error:
-        return Answer(Verdict.REFUSED_BY_BUDGET, site.name, reason=error.brief())
     except GuilderError as error:
-        return Answer(Verdict.REFUSED_BY_POLICY, site.name, reason=error.brief())
-    # The weight of its replies; where sites are the units, each counts as one.
-    weight = 1 if study.privacy.unit == "site" else public_size
-    return Answer(Verdict.ACCEPTED, site.name, grant.grant_id, public_size=weight)
+        return _refused(site, error)
+    try:
+        grant = _accept(site, offer, study)
+        # The weight of its replies; where sites are the units, each counts as one.
+        weight = 1 if study.privacy.unit == "site" else site.public_size(study)
+        answer = Answer(Verdict.ACCEPTED, site.name, grant.grant_id, public_size=weight)
+    except GuilderError as error:
+        answer = _refused(site, error)
+    if site.offers is not None:
+        site.offers.remember(offer, study, answer)
+    return answer
+
+
+def _accept(site: Site, offer: Offer, study: Study) -> Grant:
+    """Check all that is to be checked, consent last, and reserve.
+
+    While a study that was checked waits for a person, it is asked for consent first:
+    the server asks again every second.
+    """
+    if site.pause is not None:
+        site.pause.demand_none(site.name)
+    site.hear_officer()
+    checked = (study.digest(), offer.plan)
+    if checked in site.waiting:
+        consent.demand(site, study, _approved(site))
+    site.waiting.discard(checked)
+    demand_newest(site, offer.witness)
+    permit(site.settings, study)
+    if site.inbox is not None:
+        terms.demand_signed(site.settings, site.ledger)
+    demand_columns(site, study)
+    public_size = site.public_size(study)
+    demand_small_delta(site, study)
+    accounting.confirm(study, offer.plan)
+    _self_test(site, study, offer.plan, public_size)
+    if len(site.waiting) < MOST_WAITING:
+        site.waiting.add(checked)
+    consent.demand(site, study, _approved(site))
+    site.waiting.discard(checked)
+    return _reserve(site, study, offer)
+
+
+def _refused(site: Site, error: GuilderError) -> Answer:
+    verdict = Verdict.REFUSED_BY_POLICY
+    if isinstance(error, BudgetSpent):
+        verdict = Verdict.REFUSED_BY_BUDGET
+    elif error.error_id in consent.LATER:
+        verdict = Verdict.BUSY
+    return Answer(verdict, site.name, reason=error.brief())
 
 
 def demand_columns(site: Site, study: Study) -> None:
@@ -117,13 +151,10 @@ def _self_test(site: Site, study: Study, plan: Plan, public_size: int) -> None:
         log.info("study %s: self-test passed", study.study.name)
 
 
-def permit(settings: SiteFile, study: Study, *, approved: Container[str] = ()) -> None:
+def permit(settings: SiteFile, study: Study) -> None:
     """Raise PolicyRefused unless site.toml's policy allows `study`.
 
-    Args:
-        settings: Of this site.
-        study: The study asked for.
-        approved: Digests that the officer has approved one by one.
+    Whether people consented is `consent.demand`'s to say.
     """
     policy, name = settings.policy, settings.site.name
     where = "[policy] in site.toml"
@@ -159,14 +190,6 @@ def permit(settings: SiteFile, study: Study, *, approved: Container[str] = ()) -
             fix="raise aggregation.min_sites",
         )
     _demand_the_budgets_unit(settings, study)
-    accepted = study.digest() in policy.accepted or study.digest() in approved
-    if policy.accept == "ask" and not accepted:
-        raise PolicyRefused(
-            "GLD-S006",
-            f"site {name!r} accepts approved or listed studies only; this one is "
-            f"{study.digest()}",
-            fix=f"have the officer approve it, or add it to accepted under {where}",
-        )
 
 
 def _approved(site: Site) -> set[str]:
@@ -215,7 +238,8 @@ def check(site: Site, request: TurnRequest) -> tuple[Grant, Study, Plan]:
     study = Study.from_canonical(str(grant.meta["study"]).encode())
     if study.digest() != grant.study_digest:
         raise IntegrityError("GLD-I031", "the stored study is not the accepted one")
-    permit(site.settings, study, approved=_approved_once(site, grant))
+    permit(site.settings, study)
+    consent.demand(site, study, _approved_once(site, grant))
     site.hear_exclusions()
     if site.exclusions is not None:
         site.exclusions.demand_person(site.name, study)

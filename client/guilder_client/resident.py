@@ -7,7 +7,7 @@ from guilder_client import app as client_app
 from guilder_client.node import Node
 from guilder_client.settings import SiteFile
 from guilder_client.site import Site
-from guilder_shared import tls
+from guilder_shared import tls, wire
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ def run_client(settings: SiteFile, stop: threading.Event) -> None:
 
     def on_online() -> None:
         log.info("site %s is online", site.name)
+        if site.pause is not None and (paused := site.pause.state()):
+            log.warning("paused since %s: `client pause --end`", paused.since)
         if warm_up.ident is None:  # not started yet
             warm_up.start()
 
@@ -36,6 +38,11 @@ def run_client(settings: SiteFile, stop: threading.Event) -> None:
         client_app.make_app(lambda _context: site),
         {"site": site.name},
         on_online=on_online,
+        held=lambda reply: (
+            site.holds
+            and reply.has_content()
+            and wire.MODEL in reply.content.array_records
+        ),
     )
     try:
         node.run_forever(stop)

@@ -16,10 +16,13 @@ from guilder_client.cohorts import Cohorts
 from guilder_client.data.source import LeaveOut
 from guilder_client.exclusions import Exclusions
 from guilder_client.inbox import Inbox
+from guilder_client.offers import Offers
+from guilder_client.pause import Pause
 from guilder_client.sealed import SealedTurns
 from guilder_client.settings import SiteFile
 from guilder_shared.errors import BudgetSpent, PolicyRefused
 from guilder_shared.identity import SigningKey
+from guilder_shared.messages import Plan
 from guilder_shared.models import features
 from guilder_shared.officer import read_public_key
 from guilder_shared.privacy.ledger import Ledger
@@ -61,6 +64,9 @@ class Site:
         inbox: Where the officer's orders arrive; None in a simulation.
         exclusions: Persons whose rows are left out; None in a simulation.
         cohorts: Which rows studies began with; None in a simulation.
+        offers: What was offered and decided; None in a simulation.
+        pause: Whether replies are held back; None in a simulation.
+        waiting: Studies, by digest and plan, that lack a person's consent alone.
     """
 
     name: str
@@ -73,7 +79,10 @@ class Site:
     inbox: Inbox | None = None
     exclusions: Exclusions | None = None
     cohorts: Cohorts | None = None
+    offers: Offers | None = None
+    pause: Pause | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
+    waiting: set[tuple[str, Plan]] = field(default_factory=set)
     _rows: dict[str, tuple[Mark, Examples]] = field(default_factory=dict)
 
     @classmethod
@@ -114,6 +123,8 @@ class Site:
             inbox=inbox,
             exclusions=Exclusions(settings.data, state / "cohorts"),
             cohorts=Cohorts(state / "cohorts"),
+            offers=Offers(state / "studies"),
+            pause=Pause(state),
         )
 
     def hear_officer(self) -> None:
@@ -123,6 +134,11 @@ class Site:
                 self.ledger.admit(order)
             except BudgetSpent as error:
                 log.error("order left out: %s", error)
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing computed from rows may leave now: paused, and at once."""
+        return self.pause is not None and self.pause.holds()
 
     def hear_exclusions(self) -> None:
         """Apply the lists of excluded persons as they stand now.

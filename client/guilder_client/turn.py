@@ -7,13 +7,14 @@ by design 5.4 and covered by the event the ledger charged when the grant was mad
 Crash order: the charge is durable before a row is read, the sealed file and its ledger
 row are durable before a byte is sent. Killed between them, the turn is trained again
 under the same charge with fresh randomness; killed after them, the same bytes are sent.
+Where a person paused the site at once, sealed bytes stay until the pause ends.
 This module knows no network.
 """
 
 import logging
 import time
 
-from guilder_client import policy
+from guilder_client import consent, policy
 from guilder_client.rollback import demand_newest
 from guilder_client.site import Site
 from guilder_shared import witnessing
@@ -50,12 +51,15 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
     """Take one turn; asked again, give the same bytes.
 
     Returns a reply whose verdict is done, or one of the constant refusals. After the
-    charge nothing but the noised update or `turn-failed` is returned, whatever the
-    data does; `turn-failed` only at the round's deadline, so its time says nothing.
+    charge nothing but the noised update, `turn-failed` or, where a person paused the
+    site, `busy` is returned, whatever the data does; `turn-failed` only at the round's
+    deadline, so its time says nothing.
     """
     start = time.monotonic()
     with site.lock:
         try:
+            if site.pause is not None:
+                site.pause.demand_none(site.name)
             grant, study, plan = policy.check(site, request)  # 1 ours?
             demand_newest(site, request.witness)
             acknowledge(site, grant, request.receipt, request.witness)
@@ -68,7 +72,9 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
                 return _reply(request, Verdict.TURN_FAILED)
             return _reply(request, Verdict.REFUSED_BY_BUDGET, reason=error.brief())
         except GuilderError as error:
-            return _reply(request, Verdict.REFUSED_BY_POLICY, reason=error.brief())
+            later = error.error_id in consent.LATER
+            verdict = Verdict.BUSY if later else Verdict.REFUSED_BY_POLICY
+            return _reply(request, verdict, reason=error.brief())
         try:
             if spend.state == "sealed":  # 3 the same again
                 data = site.sealed.read(
@@ -84,6 +90,8 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
             _wait_until(site, start, _last_moment(study.aggregation.round_deadline_s))
             return _reply(request, Verdict.TURN_FAILED)
     _wait_for_quantum(site, start, study.aggregation.reply_quantum_s)
+    if site.holds:  # sealed, and asked for again when the pause ends
+        return _reply(request, Verdict.BUSY)
     head = _head(site, grant.grant_id, request.turn_no)
     return _reply(request, Verdict.DONE, update=data, head=head)  # 7 send
 

@@ -5,7 +5,7 @@ trains nor sums.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -29,6 +29,7 @@ GATHER_S: Final = 5.0  # sites that are late by less than this join the first ro
 OFFER_S: Final = 120.0
 CLOSE_S: Final = 30.0  # stock Flower starts a process for it, at every site
 POLL_S: Final = 0.02
+AGAIN_S: Final = 1.0  # before a site is offered the run again that waits or is paused
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,13 @@ class Member:
 
 @dataclass
 class Cohort:
-    """The sites that accepted this run; `only` limits it to named sites."""
+    """The sites that accepted this run; `only` limits it to named sites.
+
+    Attributes:
+        patience_s: How long, at least, sites that wait for a person's consent, or are
+            paused, are waited for.
+        told: Is told, once, of each site that waits, and why.
+    """
 
     sites: Sites
     study: Study
@@ -52,9 +59,13 @@ class Cohort:
     heads: Heads = field(default_factory=lambda: Heads(None))
     out: set[str] = field(default_factory=set)  # names excluded from this run
     members: dict[str, Member] = field(default_factory=dict)
+    patience_s: float = 0.0
+    told: Callable[[str, str], None] = lambda _site, _reason: None
     _excluded: dict[str, Member] = field(default_factory=dict)
     _met: set[int] = field(default_factory=set)
     _silent: set[int] = field(default_factory=set)
+    _waiting: dict[str, str] = field(default_factory=dict)  # site: why
+    _again: dict[int, float] = field(default_factory=dict)  # not offered before then
 
     def choose(self, awaited: Iterable[str] = ()) -> list[Member]:
         """The members of the next round, by name; newcomers are offered the run.
@@ -75,8 +86,8 @@ class Cohort:
             missing = (set(awaited) | self.only) - set(self.members) - self.out
             if enough and (not missing or waited_s > GATHER_S):
                 return [self.members[name] for name in sorted(self.members)]
-            if waited_s > deadline_s:
-                raise self._too_few(deadline_s)
+            if waited_s > max(deadline_s, self.patience_s if self._waiting else 0.0):
+                raise self._too_few(waited_s)
             time.sleep(POLL_S)
 
     def weights(self, also: Mapping[str, int] | None = None) -> dict[str, int]:
@@ -106,9 +117,10 @@ class Cohort:
             pass
 
     def _offer_to_newcomers(self) -> None:
+        resting = {node for node, at in self._again.items() if at > time.monotonic()}
         newcomers = {
             node_id
-            for node_id in self.sites.online() - self._met
+            for node_id in self.sites.online() - self._met - resting
             if not self.only or self.sites.certified_name(node_id) in self.only | {None}
         }
         if not newcomers:
@@ -141,9 +153,14 @@ class Cohort:
         if self.only and answer.site not in self.only:
             self._met.add(node_id)
             return
-        if answer.verdict == Verdict.BUSY:
-            return  # offered again at the next look
+        if answer.verdict == Verdict.BUSY:  # offered again, a little later
+            self._again[node_id] = time.monotonic() + AGAIN_S
+            if self._waiting.get(answer.site) != answer.reason:
+                self._waiting[answer.site] = answer.reason
+                self.told(answer.site, answer.reason)
+            return
         self._met.add(node_id)
+        self._waiting.pop(answer.site, None)
         if answer.verdict != Verdict.ACCEPTED:
             raise refusal(answer.site, answer.verdict, answer.reason)
         known = self.members.get(answer.site)
@@ -166,6 +183,7 @@ class Cohort:
             f"{len(self.members)} of at least {self.study.aggregation.min_sites} sites "
             f"came within {waited_s:.0f} s (here: {here}"
             + (f"; missing: {missing})" if missing else ")"),
+            why="; ".join(f"{site}: {why}" for site, why in self._waiting.items()),
             fix="start the missing clients, then `guilder run resume`",
         )
 

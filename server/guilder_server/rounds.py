@@ -39,6 +39,7 @@ from guilder_shared.training.average import average
 
 Evaluate = Callable[[Weights], dict[str, float]]
 BUSY_S = 0.05  # before a site is asked again that was busy or gave a turn up
+MOST_BUSY_S = 1.0  # a site that stays busy, such as a paused one, is asked less often
 ATTEMPTS = 2  # a round without quorum is asked once more, then the run stops
 
 
@@ -53,6 +54,7 @@ class Run:
     only: frozenset[str] = frozenset()  # names of the sites; empty = all that come
     stopped: threading.Event = field(default_factory=threading.Event)
     heads: Heads = field(default_factory=lambda: Heads(None))
+    patience_s: float = 0.0  # for people's consent, beyond the round's deadline
 
 
 def run(task: Run, sites: Sites) -> Weights:
@@ -66,7 +68,11 @@ def run(task: Run, sites: Sites) -> Weights:
     study, store = task.study, task.store
     offer = Offer(store.run_id, study.canonical(), task.plan)
     out = exclusion.names(store)
-    cohort = Cohort(sites, study, offer, task.only, task.heads, out)
+    cohort = Cohort(
+        sites, study, offer, task.only, task.heads, out,
+        patience_s=task.patience_s,
+        told=lambda site, why: store.event("site-waits", site=site, why=why),
+    )  # fmt: skip
     model, published = store.iterate(), store.model()
     for round_no in store.remaining(study.training.rounds):
         cohort.choose(awaited=store.last_sites())  # 1 who
@@ -146,6 +152,7 @@ def _ask(
     """
     deadline_s = task.study.aggregation.round_deadline_s
     asked, ends = dict(missing), time.monotonic() + deadline_s
+    busy_s, waiting = BUSY_S, set[str]()
     packed = pack(model)
     record = wire.model_record(packed)
     while asked and (left_s := ends - time.monotonic()) > 0:
@@ -172,11 +179,15 @@ def _ask(
                 if reply.verdict == Verdict.TURN_FAILED:
                     _give_up(task, member, round_no, reply.turn_no)
                     ends = time.monotonic() + deadline_s
+                elif member.site not in waiting:
+                    waiting.add(member.site)
+                    task.store.event("site-waits", site=member.site, why=reply.reason)
             else:
                 raise refusal(member.site, reply.verdict, reply.reason)
         asked = failed
         if asked:
-            time.sleep(BUSY_S)
+            time.sleep(min(busy_s, max(0.0, ends - time.monotonic())))
+            busy_s = min(2 * busy_s, MOST_BUSY_S)
 
 
 def _requests(

@@ -228,6 +228,7 @@ class Service:
                 frozenset(store.fact("only") or ()),
                 self._stops[run_id],
                 self._heads,
+                self._settings.server.consent_s,
             )
             with self._open_grid(run_id) as grid:
                 run_on(grid, task)

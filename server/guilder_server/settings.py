@@ -36,6 +36,12 @@ class Server(Frozen):
         "0 = any free port",
     )
     storage: FilePath = Field(description="folder of the run store and the run folders")
+    consent_s: float = Field(
+        default=3600.0,
+        ge=0,
+        le=30 * 86_400,
+        description="how long a run waits, at least, for people at sites to consent",
+    )
 
     @property
     def one_port(self) -> bool:

@@ -21,6 +21,8 @@ FLWR_PRIVATE = (
     "server/guilder_server/fleet.py",
     "server/guilder_server/links.py",
     "client/guilder_client/node.py",
+    "client/guilder_client/disclosure.py",  # reads what the node sends
+    "client/guilder_client/rehearsal.py",  # stands in for the server
     "simulations/guilder_simulations/inprocess.py",
 )
 FLWR_PUBLIC = (

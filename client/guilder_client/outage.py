@@ -1,0 +1,73 @@
+"""What a connection to the server failed of: for good, or only for now.
+
+Raises what no further try would mend. It opens no connection and keeps nothing.
+"""
+
+import email.utils
+import ipaddress
+import ssl
+import time
+from urllib.parse import urlsplit
+
+from guilder_shared.errors import EnrolmentError, NetworkError
+
+AHEAD_S = 5.0  # Flower's SYSTEM_TIME_TOLERANCE: a header signed later is refused
+OLDEST_HEADER_S = 300.0
+
+
+def judge_clock(date: str) -> None:
+    """Raise if the server's clock says that ours is why it refused.
+
+    Args:
+        date: The `Date` header of its answer; one that cannot be read says nothing.
+
+    Raises:
+        NetworkError: GLD-N010, with the seconds.
+    """
+    try:
+        server_s = email.utils.parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return
+    ahead_s = time.time() - server_s
+    if -OLDEST_HEADER_S < ahead_s < AHEAD_S:
+        return
+    word = "ahead of" if ahead_s > 0 else "behind"
+    raise NetworkError(
+        "GLD-N010",
+        f"this machine's clock is {abs(ahead_s):.0f} s {word} the server's",
+        why="The server takes no request signed at another time than its own.",
+        fix="Set the clock, best by NTP (`timedatectl set-ntp true`), and start again.",
+    )
+
+
+def judge_tls(error: Exception, url: str) -> None:
+    """Raise if TLS failed for good: a certificate was refused on either side.
+
+    Raises:
+        EnrolmentError: GLD-E012 we do not believe the server, GLD-E014 it not us.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        raise EnrolmentError(
+            "GLD-E012",
+            f"{url} is not a server of this consortium: {cause.verify_message}",
+            fix="Check the address, and that ca.pem came from the server's operator.",
+        )
+    reason = getattr(cause, "reason", None) or ""
+    if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):
+        raise EnrolmentError(
+            "GLD-E014",
+            f"{url} refused this site's certificate: {reason}",
+            fix="Ask the operator for new keys; an old certificate may have run out.",
+        )
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL's host is this machine, by its name or address alone."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
