@@ -19,7 +19,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from guilder_client import node as node_module
+from guilder_client import outage
 from guilder_client.node import TURN_FAILED, UNKNOWN_REQUEST, Node
 from guilder_server.hub import LOST
 from guilder_shared.errors import EnrolmentError, NetworkError
@@ -206,7 +206,7 @@ def test_a_wrong_clock_is_an_error_that_names_the_seconds(
         time=lambda: round(time.time()) + shift_s,
         monotonic=time.monotonic,
     )
-    monkeypatch.setattr(node_module, "time", clock)
+    monkeypatch.setattr(outage, "time", clock)
     hub = consortium.hub()
     url = f"https://127.0.0.1:{hub.port}"
     node = Node(url, consortium.site("alder"), echo(), {"site": "alder"})
