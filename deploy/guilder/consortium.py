@@ -161,6 +161,7 @@ def found(folder: Path, study: Study, **settings: Any) -> Consortium:
             path="rows.parquet",
             public_size=sizes[name],
             public_persons=persons.get(name),
+            recipe=study.study.recipe,
             **settings,
         )
         for name in dealt

@@ -95,6 +95,7 @@ class LocalData:
     delta: float = 1e-5
     smallest_cohort: int = 2
     allow_unprotected: bool = False
+    recipe: str = "tabular-classification"
 
 
 def init_local(
@@ -152,6 +153,7 @@ def init_local(
             smallest_cohort=lines.smallest_cohort,
             unprotected=str(lines.allow_unprotected).lower(),
         )
+        site = site.replace("tabular-classification", lines.recipe)
         if lines.public_persons is not None:
             persons = f"public_persons = {lines.public_persons}"
             site = site.replace("# public_persons = 100  ", persons)
@@ -173,7 +175,7 @@ def _sign_orders(folder: Path, name: str, lines: LocalData) -> None:
         officer.public_size(lines.dataset, *size),
         officer.rule(
             "site.toml",
-            recipes=["tabular-classification"],
+            recipes=[lines.recipe],
             largest_epsilon=lines.epsilon,
             largest_delta=lines.delta / 2,
             smallest_cohort=lines.smallest_cohort,

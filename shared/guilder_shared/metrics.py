@@ -109,6 +109,29 @@ def cross_entropy(
     return float((np.log(np.exp(wide).sum(axis=1)) - of_class[:, 0]).mean())
 
 
+def macro_auc(outputs: NDArray[np.floating], targets: NDArray[np.floating]) -> float:
+    """The mean over classes of how well each is told from all others.
+
+    Args:
+        outputs: Log-odds of each class, finite, shape (rows, classes).
+        targets: Numbers of classes, shape (rows,).
+
+    Returns:
+        In [0, 1]; of the classes that some rows have and some have not, NaN if there
+        is none.
+
+    Source: Provost and Domingos 2003, one against the rest, each class alike.
+    """
+    if len(targets) == 0:
+        return float("nan")
+    wide = np.asarray(outputs, dtype=np.float64)
+    wide = wide - wide.max(axis=1, keepdims=True)
+    chances = np.exp(wide) / np.exp(wide).sum(axis=1, keepdims=True)
+    found = [auc(chances[:, c], targets == c) for c in range(outputs.shape[1])]
+    defined = [each for each in found if not np.isnan(each)]
+    return float(np.mean(defined)) if defined else float("nan")
+
+
 def dice(logits: NDArray[np.floating], targets: NDArray[np.floating]) -> float:
     """The mean over images of twice the overlap by the sum of both areas.
 

@@ -87,6 +87,13 @@ def _binary_losses(outputs: "Tensor", targets: "Tensor") -> "Tensor":
     )
 
 
+def _table_losses(outputs: "Tensor", targets: "Tensor") -> "Tensor":
+    """One log-odds a row says 0 or 1, several outputs name a class."""
+    if outputs.dim() == 1 or outputs.shape[1] == 1:
+        return _binary_losses(outputs, targets)
+    return _class_losses(outputs, targets)
+
+
 def _class_losses(outputs: "Tensor", targets: "Tensor") -> "Tensor":
     from torch.nn.functional import cross_entropy
 
@@ -125,9 +132,17 @@ def _class_metrics(
         loss=metrics.cross_entropy(outputs, targets),
     )
     if outputs.shape[1] > 2:
-        return measured
+        return _defined(macro_auc=metrics.macro_auc(outputs, targets)) | measured
     odds = outputs[:, 1] - outputs[:, 0]
     return _defined(auc=metrics.auc(odds, targets)) | measured
+
+
+def _table_metrics(
+    outputs: NDArray[np.float32], targets: NDArray[np.float32]
+) -> dict[str, float]:
+    if outputs.ndim == 1 or outputs.shape[1] == 1:
+        return _binary_metrics(outputs, targets)
+    return _class_metrics(outputs, targets)
 
 
 def _mask_metrics(
@@ -149,8 +164,8 @@ RECIPES: Mapping[str, Recipe] = {
         name="tabular-classification",
         data="table",
         models=("logistic", "mlp"),
-        losses=_binary_losses,
-        metrics=_binary_metrics,
+        losses=_table_losses,
+        metrics=_table_metrics,
     ),
     "image-classification": Recipe(
         name="image-classification",

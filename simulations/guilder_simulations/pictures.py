@@ -1,6 +1,6 @@
-"""Made-up images: what a card's payments look like, and slices with a lesion.
+"""Made-up images: of a card's payments, slices with a lesion, scans of patients.
 
-Both follow from their seed alone, on every machine alike: whole numbers of NumPy's
+All follow from their seed alone, on every machine alike: whole numbers of NumPy's
 generator and correctly rounded arithmetic, no function of a library that may round
 otherwise. Nobody is in them. This module deals nothing to sites.
 """
@@ -20,6 +20,10 @@ ANOMALIES = 0.5
 
 SLICE_SIDE = 32
 NUM_SLICES = 800
+
+HOSPITALS = ("hospital-a", "hospital-b", "hospital-c", "hospital-d")
+NUM_PATIENTS = 600
+MOST_SCANS = 12  # of one patient
 
 Bytes = NDArray[np.uint8]
 
@@ -97,6 +101,44 @@ def lesions(seed: int) -> "pa.Table":
             "image": _cells(images),
             "lesion": _cells(masks),
             "scanner": [f"scanner-{each}" for each in scanner],
+        }
+    )
+
+
+def scans(seed: int) -> "pa.Table":
+    """Scans of 600 patients at four hospitals, 1 to 12 of each, 16 x 16 grey.
+
+    A patient's scans are alike: the same organ at the same place. In about half of all
+    scans there is a finding, a bright spot beside it.
+
+    Args:
+        seed: The same seed gives the same bytes.
+
+    Returns:
+        Columns `image` (256 bytes), `finding` (no or yes), `patient` and `hospital`.
+    """
+    import pyarrow as pa
+
+    rng = np.random.Generator(np.random.PCG64(seed))
+    down, across = np.mgrid[:SIDE, :SIDE]
+    each = 1 + rng.integers(0, MOST_SCANS, NUM_PATIENTS)
+    patient = np.repeat(np.arange(NUM_PATIENTS), each)
+    organ = rng.integers(5, 11, (NUM_PATIENTS, 2))[patient]
+    hospital = rng.integers(0, len(HOSPITALS), NUM_PATIENTS)[patient]
+    images = rng.integers(0, 40, (len(patient), SIDE, SIDE))
+    images += 8 * hospital[:, None, None]  # scanners differ a little
+    there = rng.integers(0, 2, len(patient))
+    spot = rng.integers(2, SIDE - 2, (len(patient), 2))
+    for place, image in enumerate(images):
+        image[_ellipse(down, across, organ[place], (4, 3))] += 60
+        if there[place]:
+            image[_ellipse(down, across, spot[place], (2, 2))] += 110
+    return pa.table(
+        {
+            "image": _cells(images),
+            "finding": [("no", "yes")[n] for n in there.tolist()],
+            "patient": [f"patient-{n:04d}" for n in patient.tolist()],
+            "hospital": [HOSPITALS[n] for n in hospital.tolist()],
         }
     )
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 BANKS = ("bank-a", "bank-b", "bank-c", "bank-d")
 NUM_QUESTIONS = 4_000
+NUM_CUSTOMERS = 800
+MOST_QUESTIONS = 9  # of one customer
 
 _OPENINGS = (
     "hello",
@@ -81,16 +83,48 @@ def questions(seed: int) -> "pa.Table":
     import pyarrow as pa
 
     rng = np.random.Generator(np.random.PCG64(seed))
-
-    def one_of(choices: tuple[str, ...]) -> str:
-        return choices[int(rng.integers(len(choices)))]
-
-    intents = tuple(_ASKED)
     rows = []
     for _ in range(NUM_QUESTIONS):
-        intent = one_of(intents)
-        slots = {name: one_of(words) for name, words in _FILLED.items()}
-        asked = one_of(_ASKED[intent]).format_map(slots)
-        text = f"{one_of(_OPENINGS)} {asked} {one_of(_ENDINGS)}".strip()
-        rows.append({"text": text, "intent": intent, "bank": one_of(BANKS)})
+        intent, asked = _question(rng)
+        text = f"{_one_of(rng, _OPENINGS)} {asked} {_one_of(rng, _ENDINGS)}".strip()
+        rows.append({"text": text, "intent": intent, "bank": _one_of(rng, BANKS)})
     return pa.Table.from_pylist(rows)
+
+
+def questions_by_customer(seed: int) -> "pa.Table":
+    """Questions of 800 customers at four banks, 1 to 9 of each.
+
+    A customer has a way of writing: the same opening and the same ending.
+
+    Args:
+        seed: The same seed gives the same rows.
+
+    Returns:
+        Columns `text`, `intent` (one of five), `customer` and `bank`.
+    """
+    import pyarrow as pa
+
+    rng = np.random.Generator(np.random.PCG64(seed))
+    rows = []
+    for number in range(NUM_CUSTOMERS):
+        bank = _one_of(rng, BANKS)
+        opening, ending = _one_of(rng, _OPENINGS), _one_of(rng, _ENDINGS)
+        for _ in range(1 + int(rng.integers(MOST_QUESTIONS))):
+            intent, asked = _question(rng)
+            text = f"{opening} {asked} {ending}".strip()
+            customer = f"customer-{number:04d}"
+            rows.append(
+                {"text": text, "intent": intent, "customer": customer, "bank": bank}
+            )
+    return pa.Table.from_pylist(rows)
+
+
+def _question(rng: np.random.Generator) -> tuple[str, str]:
+    """What it is about, and its words."""
+    intent = _one_of(rng, tuple(_ASKED))
+    slots = {name: _one_of(rng, words) for name, words in _FILLED.items()}
+    return intent, _one_of(rng, _ASKED[intent]).format_map(slots)
+
+
+def _one_of(rng: np.random.Generator, choices: tuple[str, ...]) -> str:
+    return choices[int(rng.integers(len(choices)))]

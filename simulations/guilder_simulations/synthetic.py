@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from guilder_shared import tables
 from guilder_shared.errors import DataError
-from guilder_simulations import card_payments, pictures, sentences
+from guilder_simulations import card_payments, pictures, sentences, triage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -71,9 +71,12 @@ def breast_cancer(seed: int) -> "pa.Table":
 
 
 GENERATORS: Mapping[str, Callable[[int], "pa.Table"]] = {
+    "arrivals": triage.arrivals,
     "breast-cancer": breast_cancer,
     "card-payments": card_payments.generate,
     "customer-questions": sentences.questions,
     "lesions": pictures.lesions,
+    "patient-scans": pictures.scans,
+    "questions-by-customer": sentences.questions_by_customer,
     "transaction-images": pictures.transactions,
 }

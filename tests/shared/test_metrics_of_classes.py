@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score, log_loss
+from sklearn.metrics import f1_score, log_loss, roc_auc_score
 
 from guilder_shared import metrics, tasks
 
@@ -23,6 +23,17 @@ def test_classes_are_measured_as_scikit_learn_does() -> None:
     assert metrics.cross_entropy(outputs, targets) == pytest.approx(
         log_loss(targets, chances)
     )
+    assert metrics.macro_auc(outputs, targets) == pytest.approx(
+        roc_auc_score(targets, chances, multi_class="ovr", average="macro")
+    )
+
+
+def test_an_auc_of_classes_leaves_out_those_that_nobody_or_everybody_has() -> None:
+    outputs = np.array([[3, 1, 0], [0, 3, 0], [0, 0, 3]], float)
+
+    # class 0 is told apart; of two rows of class 1 one lies above the other class
+    assert metrics.macro_auc(outputs, np.array([0.0, 1.0, 1.0])) == (1.0 + 0.5) / 2
+    assert math.isnan(metrics.macro_auc(outputs, np.zeros(3)))
 
 
 def test_a_class_that_nobody_has_or_claims_counts_nothing() -> None:
@@ -43,6 +54,7 @@ def test_no_rows_have_no_numbers() -> None:
 
     assert math.isnan(metrics.top_accuracy(none, none[:, 0]))
     assert math.isnan(metrics.macro_f1(none, none[:, 0]))
+    assert math.isnan(metrics.macro_auc(none, none[:, 0]))
     assert math.isnan(metrics.cross_entropy(none, none[:, 0]))
     assert math.isnan(metrics.dice(none[:, None], none[:, None]))
 
@@ -55,6 +67,16 @@ def test_two_classes_have_an_auc_as_well() -> None:
 
     assert measured["auc"] == 1.0
     assert set(measured) == {"auc", "accuracy", "f1", "loss"}
+
+
+@pytest.mark.parametrize("data", ["tabular", "text", "image"])
+def test_more_classes_have_a_macro_auc(data: str) -> None:
+    recipe = tasks.recipe(f"{data}-classification")
+
+    measured = recipe.metrics(np.eye(3, dtype=np.float32), np.arange(3, dtype="f4"))
+
+    assert measured["macro_auc"] == measured["accuracy"] == 1.0
+    assert set(measured) == {"macro_auc", "accuracy", "f1", "loss"}
 
 
 def test_a_masks_loss_is_one_a_row_and_vanishes_where_all_is_right() -> None:

@@ -1,4 +1,4 @@
-"""Images and texts through a whole simulated study: the rounds and turns of tables."""
+"""Classes, images and texts through a whole simulated study, by the same turns."""
 
 import hashlib
 from pathlib import Path
@@ -26,6 +26,9 @@ SMALLER = {
     "transaction-images": ("model.width=8",),
     "customer-intents": ("model.width=8", "data.max_tokens=8"),
     "lesions": (),
+    "triage": (),
+    "patient-scans": (),
+    "customer-intents-person": ("model.width=8", "data.max_tokens=8"),
 }
 
 
@@ -50,6 +53,9 @@ def digest(table: pa.Table) -> str:
         ("transaction-images", "2ec249c35768d79a"),
         ("customer-questions", "5c062721e703766d"),
         ("lesions", "baa7227f04560ded"),
+        ("arrivals", "9bc403728a3faf5e"),
+        ("patient-scans", "c963659a22d9f46a"),
+        ("questions-by-customer", "d70f081d46bbab8f"),
     ],
 )
 def test_a_generators_rows_never_change(name: str, wanted: str) -> None:
@@ -62,7 +68,9 @@ def test_its_source_fits_its_contract_whole(name: str) -> None:
     assert study.simulation is not None
     rows = synthetic.generate(study.simulation.source, 1)
 
-    sites, holdout, _ = partition.split(rows, study.simulation, 0.2)
+    sites, holdout, _ = partition.split(
+        rows, study.simulation, 0.2, identity=study.identity
+    )
 
     assert len(sites) == 4
     assert min(part.num_rows for part in sites.values()) > 100
@@ -71,12 +79,31 @@ def test_its_source_fits_its_contract_whole(name: str) -> None:
     assert len(tables.encode(part, study.public_contract)) == 50
 
 
+@pytest.mark.parametrize("name", ["patient-scans", "customer-intents-person"])
+def test_all_rows_of_a_person_go_the_same_way(name: str) -> None:
+    study = load(name)
+    assert study.simulation is not None
+    assert study.identity is not None
+    rows = synthetic.generate(study.simulation.source, 1)
+
+    sites, holdout, _ = partition.split(
+        rows, study.simulation, 0.2, identity=study.identity
+    )
+
+    parts = [set(p[study.identity].to_pylist()) for p in (*sites.values(), holdout)]
+    assert sum(map(len, parts)) == len(set.union(*parts))
+    assert min(map(len, parts)) >= 80
+
+
 @pytest.mark.parametrize(
     "name",
     [
         "customer-intents",
+        pytest.param("triage", marks=pytest.mark.slow),
         pytest.param("transaction-images", marks=pytest.mark.slow),
         pytest.param("lesions", marks=pytest.mark.slow),
+        pytest.param("patient-scans", marks=pytest.mark.slow),
+        pytest.param("customer-intents-person", marks=pytest.mark.slow),
     ],
 )
 def test_two_rounds_of_it_run_and_are_charged(name: str, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ class Inputs:
         shape: Of one row.
         tokens: How many tokens there are where a row is tokens, int64 from 0; None
             where it is float32 numbers, in [-1, 1] unless they are features.
-        classes: How many classes there are; 2 with one log-odds for tables.
+        classes: How many classes there are; 2 with one log-odds for tables of 0 and 1.
         mask: Whether the target is a mask of the row's last two sides.
     """
 

@@ -17,7 +17,14 @@ from guilder_shared.errors import StudyError
 from guilder_shared.messages import Weights
 from guilder_shared.models import families, pretrained, starting, tabular, tokens
 from guilder_shared.models.families import Inputs
-from guilder_shared.study import CategoryColumn, Data, Study, TableData, TextData
+from guilder_shared.study import (
+    CategoryColumn,
+    Data,
+    ImageData,
+    Study,
+    TableData,
+    TextData,
+)
 from guilder_shared.study.fitting import LARGEST_MODEL
 
 if TYPE_CHECKING:
@@ -61,7 +68,7 @@ def inputs(study: Study) -> Inputs:
     """
     _check_model(study)
     if isinstance(study.data, TableData):
-        return Inputs((num_inputs(study.data),), None, 2)
+        return Inputs((num_inputs(study.data),), None, len(study.data.classes or "01"))
     if study.model.train == "head":
         return Inputs(
             (families.num_features(study),), None, families.row(study).classes
@@ -121,9 +128,9 @@ def ready(study: Study) -> None:
 def build(study: Study) -> "nn.Module":
     """The study's torch module; exactly the parameters of `shapes` ask for a gradient.
 
-    It maps rows of `inputs` to (rows, 1) log-odds for a table, (rows, classes) for
-    classes, (rows, 1, height, width) for a mask. Frozen parameters have their values,
-    trained ones any: see `load`.
+    It maps rows of `inputs` to (rows, classes), to (rows, 1) log-odds for a table
+    whose target is 0 or 1, and to (rows, 1, height, width) for a mask. Frozen
+    parameters have their values, trained ones any: see `load`.
 
     Raises:
         StudyError: GLD-C060 unknown recipe, GLD-C061 the model is unknown or does not
@@ -204,7 +211,7 @@ def _check_model(study: Study) -> None:
 
 def _wants_classes(study: Study) -> bool:
     """Whether a study of images has a mask where its recipe learns classes."""
-    is_mask = getattr(study.data, "classes", ()) is None
+    is_mask = isinstance(study.data, ImageData) and study.data.classes is None
     return is_mask and study.model.name != "unet"
 
 
@@ -220,7 +227,7 @@ def _check_size(study: Study) -> None:
 
 
 def _widths(study: Study, data: TableData) -> tuple[int, ...]:
-    return (num_inputs(data), *study.model.hidden, 1)
+    return (num_inputs(data), *study.model.hidden, len(data.classes or "1"))
 
 
 def _misfit(what: str) -> StudyError:

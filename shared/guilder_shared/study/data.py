@@ -69,13 +69,24 @@ class TableData(Frozen):
 
     kind: Literal["table"] = Field(description="the rows of a table")
     dataset: Name = Field(description="each site maps this name to its own source")
-    target: Text = Field(description="column with 0 or 1")
+    target: Text = Field(description="column with 0 or 1, or with the class")
+    classes: Listed[Text] | None = Field(
+        default=None,
+        min_length=2,
+        max_length=10_000,
+        description="public values of the target; left out where it is 0 or 1",
+    )
     person: Text | None = Field(
         default=None, description='column naming the person, for unit = "person"'
     )
     columns: Annotated[dict[Text, Column], AfterValidator(_canonical_order)] = Field(
         min_length=1, max_length=10_000, description="the model's inputs"
     )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        _refuse_twice("classes", self.classes or ())
+        return self
 
 
 class ImageData(Frozen):

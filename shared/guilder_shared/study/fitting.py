@@ -47,6 +47,7 @@ def model_fits(data: Data, model: Model) -> list[Contradiction]:
     """Every mistake between a model's keys, and between it and the data."""
     found = _keys(model) + _trains(model)
     if isinstance(data, TableData):
+        found += _prior(data, model)
         return found or _not_too_large(data, model)
     if model.prior is not None:
         what = f'given, with data.kind = "{data.kind}"'
@@ -113,12 +114,21 @@ def _texts(data: TextData, model: Model) -> list[Contradiction]:
     return [Contradiction(("data", "words"), what, 'Write words = "wordpiece".')]
 
 
+def _prior(data: TableData, model: Model) -> list[Contradiction]:
+    """One rate cannot set the bias of several outputs."""
+    if model.prior is None or data.classes is None:
+        return []
+    what = "given, with data.classes"
+    fix = "Remove it: every class starts alike."
+    return [Contradiction(("model", "prior"), what, fix)]
+
+
 def _not_too_large(data: TableData, model: Model) -> list[Contradiction]:
     inputs = sum(
         len(column.values) if isinstance(column, CategoryColumn) else 1
         for column in data.columns.values()
     )
-    widths = [inputs, *model.hidden, 1]
+    widths = [inputs, *model.hidden, len(data.classes or "1")]
     weights = sum((before + 1) * after for before, after in itertools.pairwise(widths))
     if weights <= LARGEST_MODEL:
         return []

@@ -13,7 +13,7 @@ import numpy as np
 
 from guilder_shared.errors import DataError
 from guilder_shared.study import CategoryColumn, Column, NumberColumn, TableData
-from guilder_shared.tables import persons
+from guilder_shared.tables import answers, persons
 from guilder_shared.tasks import Examples
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def check_cells(table: "pa.Table", data: TableData) -> None:
 
     Raises:
         DataError: As `check`; GLD-D004 fewer than half of the filled cells of a
-            number column, or of the target, read as numbers.
+            number column, or of the target, read as numbers; GLD-D026 fewer than half
+            of the rows have one of the contract's classes.
     """
     import pyarrow.compute as pc
 
@@ -70,6 +71,8 @@ def check_cells(table: "pa.Table", data: TableData) -> None:
         numbers = pc.sum(pc.match_substring_regex(_trimmed(column), NUMBER)).as_py()
         if filled and 2 * (numbers or 0) < filled:
             raise _wrong_type(name, "text", "numbers")
+    if data.classes is not None:
+        answers.check_share(data.target, _targets(table, data) >= 0)
 
 
 def encode(table: "pa.Table", data: TableData) -> Examples:
@@ -77,9 +80,10 @@ def encode(table: "pa.Table", data: TableData) -> Examples:
 
     Numbers are clipped to [low, high] and scaled to [-1, 1]; missing and NaN become
     0, the centre; a category becomes one-hot, an unknown or missing one all zeros. A
-    row whose target is not 0 or 1 is left out, and so is, where the contract names
-    the person, a row without one. Inputs stand in the contract's order, which is
-    canonical: not that of the study file. Row i depends on row i alone.
+    row whose target is not 0 or 1, or none of the contract's classes, is left out,
+    and so is, where the contract names the person, a row without one. Inputs stand in
+    the contract's order, which is canonical: not that of the study file. Row i depends
+    on row i alone.
 
     Privacy: record i enters one row of the result, or none, and moves no other, so
     adding or removing it upstream adds or removes one example; a person upstream is
@@ -91,24 +95,27 @@ def encode(table: "pa.Table", data: TableData) -> Examples:
 
     Returns:
         Inputs of shape (rows, inputs), float32, in [-1, 1]; targets of shape
-        (rows,), float32, 0 or 1; units of shape (rows,), int64, where the contract
-        names the person. Zero rows are fine.
+        (rows,), float32, 0 or 1 or the number of the class; units of shape (rows,),
+        int64, where the contract names the person. Zero rows are fine.
 
     Raises:
         DataError: As `check`.
     """
     check(table, data)
-    target = _numbers(table, data.target)
-    kept = (target == 0) | (target == 1)
-    units = None
-    if data.person is not None:
-        units, named = persons.units(table.column(data.person))
-        kept &= named
-        units = units[kept]
+    target = _targets(table, data)
+    kept, units = answers.with_person(table, data.person, target >= 0)
     blocks = [_encode_column(table, *column) for column in data.columns.items()]
     inputs = np.concatenate(blocks, axis=1)[kept]
-    answers = target[kept].astype(np.float32)
-    return Examples(np.ascontiguousarray(inputs), answers, units)
+    wanted = target[kept].astype(np.float32)
+    return Examples(np.ascontiguousarray(inputs), wanted, units)
+
+
+def _targets(table: "pa.Table", data: TableData) -> np.ndarray:
+    """0 or 1, or the number of the class; -1 for a row that has neither."""
+    if data.classes is not None:
+        return answers.classes(table.column(data.target), data.classes)
+    target = _numbers(table, data.target)
+    return np.where((target == 0) | (target == 1), target, -1)
 
 
 def _encode_column(table: "pa.Table", name: str, column: Column) -> np.ndarray:
@@ -164,7 +171,7 @@ def _trimmed(column: Any) -> Any:
 
 
 def _is_number(name: str, data: TableData) -> bool:
-    if name == data.person:
+    if name == data.person or (name == data.target and data.classes is not None):
         return False
     return not isinstance(data.columns.get(name), CategoryColumn)
 
@@ -209,7 +216,7 @@ def check_types(fields: Mapping[str, "pa.Field"], data: TableData) -> None:
     Args:
         fields: Contract's name to the column's field.
         data: The contract; a name it does not list is the person, or else the target,
-            a number.
+            a class or a number.
 
     Raises:
         DataError: GLD-D004, with the type and no cell.

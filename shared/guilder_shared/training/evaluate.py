@@ -32,9 +32,10 @@ def evaluate(
         examples: Public rows, encoded; features where the head alone is trained.
 
     Returns:
-        For tabular classification `auc`, `accuracy` and `loss`; for other recipes what
-        they measure. A metric that the rows leave undefined is left out: `auc` where
-        a class is absent, all for no rows.
+        For tables of 0 and 1 `auc`, `accuracy` and `loss`; for classes `accuracy`,
+        `f1`, `loss` and `auc` or, above two, `macro_auc`; for masks `dice` and `loss`.
+        A metric that the rows leave undefined is left out: `auc` where a class is
+        absent, all for no rows.
 
     Raises:
         StudyError: GLD-C062 or GLD-C063 the weights are not this study's.

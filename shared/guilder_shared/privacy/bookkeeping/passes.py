@@ -8,7 +8,9 @@ Review, crash order: in memory only.
 """
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +25,6 @@ from guilder_shared.privacy.bookkeeping.parts import (
     add_weighted,
     keep_rows,
 )
-
-if TYPE_CHECKING:
-    from guilder_shared.privacy.bookkeeping.engine import BookKeeping
 
 CLIP_MARGIN = 1 - 2.0**-10  # clip a little below C: rounding then stays below C (1 + s)
 
@@ -43,10 +42,24 @@ class _Entry(torch.autograd.Function):
         return grads[0], None
 
 
+class Watcher(Protocol):
+    """What a pass asks of its engine: layers, their rules, and where sums lie."""
+
+    params: list[nn.Parameter]
+    _layers: list[tuple[str, nn.Module, type[Part], dict[str, nn.Parameter]]]
+    _choose: Callable[..., str | None] | None
+
+    def split(self, total: Tensor) -> list[Tensor]:
+        """Views of a sum, one in the shape of each of `params`."""
+
+    def unwatched(self) -> AbstractContextManager[None]:
+        """While a rule runs its layer again."""
+
+
 class Pass:
     """One forward and backward: what it recorded, and its clipped sum."""
 
-    def __init__(self, engine: "BookKeeping", units: Units) -> None:
+    def __init__(self, engine: Watcher, units: Units) -> None:
         self.engine, self.units = engine, units
         self.rows = units.rows
         self.start = torch.zeros((), requires_grad=True)

@@ -38,7 +38,11 @@ def table(study: Study, num_units: int, *, rows_each: int = 1) -> "pa.Table":
     if data.kind == "table":
         for name, column in data.columns.items():
             columns[name] = _cells(column, num, rng)
-        columns[data.target] = pa.array(rng.integers(0, 2, num), pa.int64())
+        columns[data.target] = (
+            pa.array(rng.integers(0, 2, num), pa.int64())
+            if data.classes is None
+            else _classes(data.classes, num, rng)
+        )
     elif data.kind == "images":
         size = data.height * data.width
         columns[data.image] = _bytes(rng, num, size * data.channels)
