@@ -36,7 +36,8 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from guilder_client.outage import is_loopback, judge_clock, judge_tls
+from guilder_client import outbound
+from guilder_client.outage import judge_clock, judge_tls
 from guilder_shared.certificates import load_certificate, load_tls_key
 from guilder_shared.errors import EnrolmentError, without_values
 from guilder_shared.tls import KeyFiles, check_dates, client_context
@@ -47,8 +48,9 @@ logging.getLogger("httpx").setLevel(logging.WARNING)
 
 MESSAGE_TYPES = frozenset({"train", "query.offer", "query.close"})
 HEARTBEAT_S = 15.0  # the server waits two of them before it counts the site as away
-LARGEST_ANSWER = 16 << 20  # Flower sends objects in pieces of 5 MiB
-LARGEST_MESSAGE = (2 << 30) + LARGEST_ANSWER  # a model may have 2 GiB: see wire.py
+LARGEST_MESSAGE = (
+    2 << 30
+) + outbound.LARGEST_ANSWER  # a model may have 2 GiB: see wire.py
 PIECE_BYTES = 64 << 10  # of an upload, between two looks whether it may go on
 TURN_FAILED, UNKNOWN_REQUEST = "turn-failed", "unknown-request"
 
@@ -318,15 +320,7 @@ class _Client(FleetHttpClient):
             verify=tls,
         )
         self._client.close()
-        self._client = httpx.Client(
-            verify=tls,
-            transport=transport,
-            timeout=30.0,
-            follow_redirects=False,
-            trust_env=not is_loopback(url),
-            headers={"accept-encoding": "identity"},
-            event_hooks={"response": [_refuse_endless]},
-        )
+        self._client = outbound.client(url, tls, transport=transport)
         self.node_key = public_key_to_bytes(key.public_key())
         self.pull_s = 0.0
         self.upload_bytes = 0
@@ -370,16 +364,6 @@ class _Released(httpx.SyncByteStream):
             if self._held():
                 raise Held
             yield self._body[start : start + PIECE_BYTES]
-
-
-def _refuse_endless(response: httpx.Response) -> None:
-    """Refuse an answer by its head, before a byte of it is read or unpacked."""
-    size = response.headers.get("content-length", "")
-    if (
-        not (size.isascii() and size.isdigit() and int(size) <= LARGEST_ANSWER)
-        or "content-encoding" in response.headers
-    ):
-        raise httpx.RemoteProtocolError("an answer of no or too large a size")
 
 
 def _inflate(message_id: str, contents: dict[str, bytes]) -> Message:

@@ -64,7 +64,8 @@ def _accept(site: Site, offer: Offer, study: Study) -> Grant:
     if checked in site.waiting:
         consent.demand(site, study, _approved(site))
     site.waiting.discard(checked)
-    demand_newest(site, offer.witness)
+    demand_newest(site.ledger, site.settings.site.ledger_name, offer.witness)
+    site.hear_witnesses(anew=True)
     permit(site.settings, study)
     if site.inbox is not None:
         terms.demand_signed(site.settings, site.ledger)
@@ -222,12 +223,13 @@ def check(site: Site, request: TurnRequest) -> tuple[Grant, Study, Plan]:
     """The grant, study and plan of a turn that is really ours to take.
 
     Raises:
-        PolicyRefused: No such grant here, it is closed, or it is for another study
-            or run. Nothing was charged.
+        PolicyRefused: No such grant here, it is closed, or it is for another study,
+            run or server. Nothing was charged.
     """
     site.hear_officer()
     grant = site.ledger.find(request.grant_id)
-    if grant is None or grant.closed:
+    here = site.settings.site.ledger_name
+    if grant is None or grant.closed or grant.server != here:
         raise PolicyRefused(
             "GLD-S007", f"site {site.name!r} holds no open grant for this turn"
         )
@@ -251,7 +253,7 @@ def _reserve(site: Site, study: Study, offer: Offer) -> Grant:
     event = accounting.turn_event(study, plan)
     return site.ledger.reserve(
         run_id=offer.run_id,
-        server=site.settings.site.server,
+        server=site.settings.site.ledger_name,
         study_digest=study.digest(),
         study_name=study.study.name,
         dataset=study.data.dataset,

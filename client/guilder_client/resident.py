@@ -25,7 +25,12 @@ def run_client(settings: SiteFile, stop: threading.Event) -> None:
     keys = settings.keys
     warm_up = threading.Thread(target=_warm_up, daemon=True, name="warm-up")
 
+    witnesses = site.witnesses
+    assert witnesses is not None, "a deployed site has them"
+    witnesses.greet(site.ledger)
+
     def on_online() -> None:
+        witnesses.forget()  # the machine may have been put back to an earlier state
         log.info("site %s is online", site.name)
         if site.pause is not None and (paused := site.pause.state()):
             log.warning("paused since %s: `client pause --end`", paused.since)

@@ -34,6 +34,15 @@ class Site(Frozen):
     name: Name = Field(description="as in the site's certificate")
     server: Url = Field(description="the server's public address")
     state_dir: FilePath = Field(description="ledger and sealed replies; keep it safe")
+    known_as: Url | None = Field(
+        default=None,
+        description="the server's address when it was first used, if it has moved",
+    )
+
+    @property
+    def ledger_name(self) -> str:
+        """What the ledger calls the server, wherever it is now."""
+        return self.known_as or self.server
 
 
 class SiteKeys(Frozen):
@@ -73,6 +82,23 @@ class DataSource(TableFile):
         what = f"is {persons}, more than the {rows} rows of public_size"
         fix = "Everybody counted has a row: correct one of the two."
         raise ContradictionError([Contradiction(("public_persons",), what, fix)])
+
+
+class WitnessLines(Frozen):
+    """Another server that this site works or worked for, to be asked what it knows."""
+
+    server: Url = Field(description="the server's public address")
+    known_as: Url | None = Field(
+        default=None, description="its address when it was first used, if it has moved"
+    )
+    key: FilePath | None = Field(default=None, description="if not as under [keys]")
+    certificate: FilePath | None = Field(default=None, description="likewise")
+    authority: FilePath | None = Field(default=None, description="likewise")
+
+    @property
+    def ledger_name(self) -> str:
+        """What the ledger calls the server, wherever it is now."""
+        return self.known_as or self.server
 
 
 class Policy(Frozen):
@@ -130,6 +156,11 @@ class SiteFile(File):
     policy: Policy
     budget: dict[Name, BudgetLines] = Field(
         min_length=1, max_length=1_000, description="[budget.NAME]: one per people"
+    )
+    witness: dict[Name, WitnessLines] = Field(
+        default_factory=dict,
+        max_length=100,
+        description="[witness.NAME]: other servers that were sent results from here",
     )
     speed: Speed = Field(default=Speed(), description="how fast, never how private")
 

@@ -20,6 +20,7 @@ from guilder_client.offers import Offers
 from guilder_client.pause import Pause
 from guilder_client.sealed import SealedTurns
 from guilder_client.settings import SiteFile
+from guilder_client.witnesses import Witnesses
 from guilder_shared.errors import BudgetSpent, PolicyRefused
 from guilder_shared.identity import SigningKey
 from guilder_shared.messages import Plan
@@ -67,6 +68,7 @@ class Site:
         offers: What was offered and decided; None in a simulation.
         pause: Whether replies are held back; None in a simulation.
         waiting: Studies, by digest and plan, that lack a person's consent alone.
+        witnesses: Other servers that may know the ledger better; None in a simulation.
     """
 
     name: str
@@ -81,6 +83,7 @@ class Site:
     cohorts: Cohorts | None = None
     offers: Offers | None = None
     pause: Pause | None = None
+    witnesses: Witnesses | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     waiting: set[tuple[str, Plan]] = field(default_factory=set)
     _rows: dict[str, tuple[Mark, Examples]] = field(default_factory=dict)
@@ -125,6 +128,7 @@ class Site:
             cohorts=Cohorts(state / "cohorts"),
             offers=Offers(state / "studies"),
             pause=Pause(state),
+            witnesses=Witnesses(settings),
         )
 
     def hear_officer(self) -> None:
@@ -139,6 +143,15 @@ class Site:
     def holds(self) -> bool:
         """Whether nothing computed from rows may leave now: paused, and at once."""
         return self.pause is not None and self.pause.holds()
+
+    def hear_witnesses(self, *, anew: bool = False) -> None:
+        """Ask the other servers that may know the ledger better; see `witnesses.py`.
+
+        Raises:
+            PolicyRefused, IntegrityError: As `Witnesses.demand_heard`.
+        """
+        if self.witnesses is not None:
+            self.witnesses.demand_heard(self.ledger, anew=anew)
 
     def hear_exclusions(self) -> None:
         """Apply the lists of excluded persons as they stand now.

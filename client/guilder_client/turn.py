@@ -17,6 +17,7 @@ import time
 from guilder_client import consent, policy
 from guilder_client.rollback import demand_newest
 from guilder_client.site import Site
+from guilder_client.witnesses import NOT_HEARD
 from guilder_shared import witnessing
 from guilder_shared.errors import (
     BudgetSpent,
@@ -61,7 +62,8 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
             if site.pause is not None:
                 site.pause.demand_none(site.name)
             grant, study, plan = policy.check(site, request)  # 1 ours?
-            demand_newest(site, request.witness)
+            demand_newest(site.ledger, grant.server, request.witness)
+            site.hear_witnesses()
             acknowledge(site, grant, request.receipt, request.witness)
             model = unpack(request.model, registry.shapes(study))
             spend = site.ledger.spend(  # 2 durable
@@ -72,7 +74,8 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
                 return _reply(request, Verdict.TURN_FAILED)
             return _reply(request, Verdict.REFUSED_BY_BUDGET, reason=error.brief())
         except GuilderError as error:
-            later = error.error_id in consent.LATER
+            # Not now, but perhaps soon: the round may go on without this site.
+            later = error.error_id in (NOT_HEARD, *consent.LATER)
             verdict = Verdict.BUSY if later else Verdict.REFUSED_BY_POLICY
             return _reply(request, verdict, reason=error.brief())
         try:
@@ -125,7 +128,7 @@ def close(site: Site, closing: Close) -> None:
     if grant is None or grant.run_id != closing.run_id:
         raise PolicyRefused("GLD-S007", f"site {site.name!r} holds no such grant")
     with site.lock:
-        demand_newest(site, closing.witness)
+        demand_newest(site.ledger, grant.server, closing.witness)
         acknowledge(site, grant, closing.receipt, closing.witness)
         site.ledger.close(grant.grant_id)
         site.forget(grant.grant_id)

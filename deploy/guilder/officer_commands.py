@@ -145,6 +145,10 @@ def acknowledge(
     budget: Annotated[str, typer.Option("--budget", help="Whose people were read.")],
     epsilon: Annotated[float, typer.Option("--epsilon", help="Of all that is lost.")],
     delta: Annotated[float, typer.Option("--delta", help="Of all that is lost.")],
+    server: Annotated[
+        str | None,
+        typer.Option("--server", help="Who remembers it, if not the site's own."),
+    ] = None,
     site: SiteOption = HERE,
     key: KeyOption = Path("officer.key"),
     out: OutOption = None,
@@ -162,13 +166,38 @@ def acknowledge(
     if not number.isdecimal():
         raise typer.BadParameter("it is written NUMBER:COMMITMENT")
     order = _officer(settings, key).acknowledge(
-        settings.site.server,
+        server or settings.site.ledger_name,
         int(number),
         commitment,
         budget=budget,
         epsilon=epsilon,
         delta=delta,
     )
+    _write([order], out or settings.site.state_dir / "orders", as_json=as_json)
+
+
+def excuse(
+    server: Annotated[
+        str, typer.Argument(help="Its address, as GLD-S050 names it.", metavar="SERVER")
+    ],
+    days: Annotated[
+        float | None, typer.Option(help="It is asked again after them; else never.")
+    ] = None,
+    site: SiteOption = HERE,
+    key: KeyOption = Path("officer.key"),
+    out: OutOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let the site spend though SERVER cannot say what it remembers (GLD-S050).
+
+    Whoever asks for this may have put an old copy of the ledger back, which SERVER
+    would have shown: ask its operator for `guilder server witnessed` first, if you can.
+    `revoke` takes it back.
+    """
+    from guilder_client.settings import SiteFile
+
+    settings = SiteFile.load(site)
+    order = _officer(settings, key).excuse(server, days=days)
     _write([order], out or settings.site.state_dir / "orders", as_json=as_json)
 
 
@@ -212,6 +241,7 @@ def _standing(settings: "SiteFile", ledger: "Ledger") -> dict[str, Any]:
             {"order_id": each.order.order_id, **each.order.content}
             for each in ledger.permissions()
         ],
+        "excused": [w.server for w in ledger.witnesses().values() if w.excused],
         "not_signed": list(terms.differences(settings, ledger)),
     }
 
@@ -257,6 +287,7 @@ def _standing_text(found: dict[str, Any]) -> str:
         name = each["study_name"] if each["say"] == "approve" else each["name"]
         until = each["expires"] or "revoked"
         lines.append(f"{each['say']} {name!r} until {until}: order {each['order_id']}")
+    lines += [f"not asked, by the officer's order: {s}" for s in found["excused"]]
     lines += [f"NOT SIGNED: {text}" for text in found["not_signed"]]
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ import contextlib
 import datetime
 import logging
 from base64 import b64decode
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ from flwr.superlink.servicer.fleet import fleet_handlers
 from guilder_server.edge import Request, Response
 from guilder_server.links import Links, object_ids
 from guilder_server.uploads import UploadGate, UploadSizeError
+from guilder_shared import witnessing
 from guilder_shared.errors import EnrolmentError
 
 log = logging.getLogger("guilder.fleet")
@@ -95,12 +96,16 @@ class Fleet:
     Args:
         links: Flower's state.
         gate: Who may upload now.
+        remembered: What the server says of a site's ledger, to that site alone.
     """
 
-    def __init__(self, links: Links, gate: UploadGate) -> None:
+    def __init__(
+        self, links: Links, gate: UploadGate, remembered: Callable[[str], bytes]
+    ) -> None:
         self.limits: Mapping[str, int] = {
             FLEET + path: limit for path, (_, limit) in REQUESTS.items()
-        }
+        } | {witnessing.PATH: 0}
+        self._remembered = remembered
         self._links = links
         self._gate = gate
         self._members: dict[str, Member] = {}
@@ -156,7 +161,9 @@ class Fleet:
             self._gate.received(site, num_bytes)
 
     async def answer(self, request: Request) -> Response:
-        """Answer one of Flower's Fleet requests, from the site it comes from."""
+        """Answer one of Flower's Fleet requests, or what is remembered of a ledger."""
+        if request.path == witnessing.PATH:  # the certificate alone says whose
+            return Response(200, self._remembered(request.site))
         try:
             kind, _ = REQUESTS[request.path.removeprefix(FLEET)]
             message = kind.FromString(request.body)

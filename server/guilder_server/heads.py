@@ -88,6 +88,10 @@ class Heads:
             return head
         return witnessing.signed(head, site, self._key)
 
+    def word(self, site: str) -> bytes:
+        """The answer to a site that asks what is remembered of its ledger."""
+        return witnessing.write(self.newest(site))
+
     def runs_after(self, site: str, head_no: int) -> dict[str, int]:
         """The runs of which a site sent results after a number, with how many.
 

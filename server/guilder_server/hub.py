@@ -7,7 +7,7 @@ module knows no study and decodes no update.
 import logging
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from flwr.app import Error, Message, Metadata, RecordDict
 from flwr.app.message import make_message, remove_content_from_message
@@ -47,6 +47,7 @@ class Hub:
         upload_budget_bytes: Replies that fit into this together may come side by
             side; a larger one comes alone.
         largest_upload_bytes: No reply may be larger.
+        remembered: What the server says of a site's ledger; see `Heads.word`.
 
     Raises:
         NetworkError: The port is taken (GLD-N001) or cannot be had (GLD-N002).
@@ -60,10 +61,11 @@ class Hub:
         *,
         upload_budget_bytes: int = 32 * MIB,
         largest_upload_bytes: int = 4096 * MIB,
+        remembered: Callable[[str], bytes] = lambda _site: b"{}",
     ) -> None:
         self._gate = UploadGate(upload_budget_bytes, largest_upload_bytes)
         self._links = Links(self._gate)
-        self._fleet = Fleet(self._links, self._gate)
+        self._fleet = Fleet(self._links, self._gate, remembered)
         self._grids: dict[str, HubGrid] = {}
         for name, node_key in sites.items():
             self.admit(name, node_key)

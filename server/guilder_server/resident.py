@@ -33,11 +33,6 @@ def run_server(settings: ServerFile, stop: threading.Event) -> None:
 def _serve(settings: ServerFile, stop: threading.Event) -> None:
     keys = settings.keys
     sites = certificates.roster(settings.sites.folder)
-    hub = Hub(
-        (settings.server.host, settings.server.port),
-        tls.server_context(tls.KeyFiles(keys.key, keys.certificate, keys.authority)),
-        {name: site.node_key for name, site in sites.items()},
-    )
 
     @contextlib.contextmanager
     def open_grid(run_id: str) -> Iterator[Any]:
@@ -47,6 +42,12 @@ def _serve(settings: ServerFile, stop: threading.Event) -> None:
             hub.close_run(run_id)
 
     service = Service(settings, open_grid)
+    hub = Hub(
+        (settings.server.host, settings.server.port),
+        tls.server_context(tls.KeyFiles(keys.key, keys.certificate, keys.authority)),
+        {name: site.node_key for name, site in sites.items()},
+        remembered=service.heads.word,
+    )
     control = ControlServer(settings, service)
     control.start()
     hub.start(("127.0.0.1", control.port) if settings.server.one_port else None)

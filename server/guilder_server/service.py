@@ -47,7 +47,7 @@ class Service:
         self._runs = settings.server.storage / "runs"
         self._runs.mkdir(parents=True, exist_ok=True, mode=0o700)
         has_runs = any(self._runs.glob("*/run.db"))
-        self._heads = Heads.open(settings.server.storage, has_runs=has_runs)
+        self.heads = Heads.open(settings.server.storage, has_runs=has_runs)
         self._lock = threading.Lock()  # guards the states of runs that wait
         self._solving = threading.Lock()
         self._submits = threading.Semaphore(MOST_SUBMITS)
@@ -227,7 +227,7 @@ class Service:
                 ),
                 frozenset(store.fact("only") or ()),
                 self._stops[run_id],
-                self._heads,
+                self.heads,
                 self._settings.server.consent_s,
             )
             with self._open_grid(run_id) as grid:

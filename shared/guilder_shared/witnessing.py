@@ -10,12 +10,17 @@ commitment that binds the site to one entry. Crash order: signs only what the ca
 has made durable.
 """
 
+import json
 from typing import Any, Final
+
+import rfc8785
 
 from guilder_shared.identity import SigningKey, unhex, verify
 from guilder_shared.messages import Head
 
 SCHEMA: Final = "guilder-witness-1"
+PATH: Final = "/v1/guilder/witness"  # at which a server answers what it remembers
+MOST_BYTES: Final = 4096
 FIELDS: Final = frozenset({"server_key", "head_no", "commitment", "signature"})
 
 
@@ -58,6 +63,30 @@ def as_body(head: Head | None) -> dict[str, Any] | None:
         "commitment": head.commitment,
         "signature": head.signature,
     }
+
+
+def write(head: Head | None) -> bytes:
+    """A server's answer: canonical JSON of `FIELDS`, or of an empty object."""
+    return rfc8785.dumps(as_body(head) or {})
+
+
+def read(data: bytes) -> Head | None:
+    """What `write` wrote; whether it is signed is not looked at.
+
+    Raises:
+        ValueError: It is no such answer.
+    """
+    body = json.loads(data) if len(data) <= MOST_BYTES else None
+    if body == {}:
+        return None
+    if not isinstance(body, dict) or body.keys() != FIELDS:
+        raise ValueError("no answer of a witness")
+    head_no = body.pop("head_no")
+    if type(head_no) is not int or not 0 < head_no < 1 << 53:
+        raise ValueError("no number of a head")
+    if not all(isinstance(text, str) and text.isalnum() for text in body.values()):
+        raise ValueError("no hash, key or signature")
+    return Head(head_no, **body)
 
 
 def _statement(site: str, head_no: int, commitment: str) -> bytes:

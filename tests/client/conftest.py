@@ -43,7 +43,8 @@ def site_at() -> Iterator[Callable[..., Site]]:
             SigningKey.generate().save(folder / "signing.key")
             make_key(folder)
         settings = SiteFile.load(folder / "site.toml")
-        officer = Officer(SigningKey.load(folder / "officer.key"), site="a")
+        key = SigningKey.load(folder / "officer.key")
+        officer = Officer(key, site=settings.site.name)
         for order in terms.sign(settings, officer, days=1):
             put(order, settings.site.state_dir / "orders")
         site = Site.open(settings)

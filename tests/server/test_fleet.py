@@ -23,7 +23,7 @@ def test_an_error_of_flowers_never_tells_a_site_to_leave_for_good(
     code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = UploadGate(1, 1)
-    fleet = Fleet(Links(gate), gate)
+    fleet = Fleet(Links(gate), gate, lambda _site: b"{}")
     fleet.admit("a", b"key")
 
     def refuse(*_: object) -> None:
