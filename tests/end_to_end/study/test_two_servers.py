@@ -110,7 +110,7 @@ def test_two_servers_draw_on_one_budget_whatever_is_renamed_and_yesterday_is_ref
         (first, ("study.name=fifth", "data.dataset=tissue")),
     ):
         refused = outcome(consortium, *changes)
-        assert refused["exit_code"] == 4
+        assert refused.get("exit_code") == 4, refused
         assert "GLD-B003" in refused["why"]
 
     first.stop("server")  # so that the second alone could tell
