@@ -68,6 +68,7 @@ class Hospital:
         study = consortium.study_with(
             "aggregation.min_sites=1",
             "training.rounds=2",
+            "aggregation.spare_turns=0",
             "evaluation.on=none",
             *overrides,
         )
