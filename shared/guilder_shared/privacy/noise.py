@@ -30,6 +30,8 @@ import numpy as np
 
 from guilder_shared.privacy.normals import BLOCK, Floats, Normals
 
+Some = np.ndarray[tuple[int], np.dtype[np.floating]]
+
 MAX_NUMBERS = 1 << 27  # trained parameters in one release; `residue` assumes it
 
 ROUNDED = (
@@ -158,22 +160,23 @@ def in_parts(work: Callable[[int, int], None], num: int, threads: int) -> None:
             other.result()
 
 
-def round_sum(total: Floats, noise: Floats, grid: float, out: Floats) -> None:
+def round_sum(total: Some, noise: Floats, grid: float, out: Some) -> None:
     """round(total + grid x noise) to the grid, into `out`, which may be `total`.
 
     Args:
-        total: Shape (numbers,), finite.
-        noise: From `draw`, in units of the grid; it is overwritten.
+        total: Shape (numbers,), finite, float32 or float64.
+        noise: From `draw`, in units of the grid.
         grid: A power of two.
-        out: Shape (numbers,).
+        out: Shape (numbers,); rounded once more to its dtype if that is not float64.
     """
-    rest = total * (1 / grid)  # exact, and so is all below but the first +=
+    # exact, and so is all below but the addition of the noise
+    rest = np.multiply(total, 1 / grid, dtype=np.float64)
     whole = np.rint(rest)
     rest -= whole  # at most half a grid
-    noise += rest
-    np.rint(noise, out=noise)
-    noise += whole
-    np.multiply(noise, grid, out=out)
+    rest += noise
+    np.rint(rest, out=rest)
+    rest += whole
+    np.multiply(rest, grid, out=out, casting="same_kind")
 
 
 @dataclass(frozen=True)

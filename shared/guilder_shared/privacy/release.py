@@ -39,9 +39,9 @@ class Release:
         self._params = params
         dtypes = {p.dtype for p in params}
         (dtype,) = dtypes if len(dtypes) == 1 else (torch.float64,)
-        dtype = dtype if dtype in _NUMPY_TOO else torch.float64
-        # One vector for all gradients: a pass over it is a pass over each.
-        self._flat = torch.empty(sum(p.numel() for p in params), dtype=dtype)
+        self._dtype = dtype if dtype in _NUMPY_TOO else torch.float64
+        self._num = sum(p.numel() for p in params)
+        self._flat: Tensor | None = None
         self._ahead = NoiseAhead()
         self.further: Floats = np.empty(0)
 
@@ -56,8 +56,9 @@ class Release:
         """The noised and divided sum, in the shape of each parameter.
 
         Args:
-            total: (numbers,), float64, which may be more than the parameters'. Zero
-                afterwards.
+            total: (numbers,). In the gradients' dtype it becomes them, if it lies in
+                the processor's memory; else it is zero afterwards. In float64 it may
+                hold more numbers than the parameters have.
             order: Which noise, of as many numbers; None for none, which is not private.
             divisor: Public, positive.
 
@@ -73,40 +74,52 @@ class Release:
         drawn = None if order is None else self._ahead.take(order, threads=threads)
         grid = 1.0 if order is None else noise.grid_for(order.std)
         held = total.cpu().numpy()  # its own memory on the CPU
-        out = self._flat.numpy()
+        flat = self._room(total)
+        out, kept = flat.numpy(), flat is total
 
         def work(first: int, last: int) -> None:
             for start in range(first, last, noise.ROUNDED):
                 part = slice(start, min(start + noise.ROUNDED, last))
-                some = held[part]
-                if drawn is not None:
-                    noise.round_sum(some, drawn[part], grid, some)
-                _divided(some, divisor, out[part])
+                some, grads = held[part], out[part]
+                # to the gradient's dtype first, then divided in it
+                if drawn is None:
+                    grads[:] = some
+                else:
+                    noise.round_sum(some, drawn[part], grid, grads)
+                grads /= divisor
+                if not kept:
+                    some.fill(0.0)
 
-        noise.in_parts(work, len(held), threads)
-        self.further = held[len(out) :].copy()
-        held.fill(0.0)
+        noise.in_parts(work, len(out), threads)
+        self.further = held[len(out) :].astype(np.float64)
+        if drawn is not None:
+            noise.round_sum(self.further, drawn[len(out) :], grid, self.further)
+        held[len(out) :].fill(0.0)
         if total.device.type != "cpu":
             total.zero_()
-        return self._split()
+        return self._split(flat)
 
     def close(self) -> None:
         """End the thread; noise that was drawn is dropped."""
         self._ahead.close()
 
-    def _split(self) -> list[Tensor]:
-        flat = self._flat.to(self._params[0].device)
+    def _room(self, total: Tensor) -> Tensor:
+        """Where to put the gradients: one vector, a pass over it is one over each."""
+        if (total.device.type, total.dtype, len(total)) == (
+            "cpu",
+            self._dtype,
+            self._num,
+        ):
+            return total
+        if self._flat is None:
+            self._flat = torch.empty(self._num, dtype=self._dtype)
+        return self._flat
+
+    def _split(self, flat: Tensor) -> list[Tensor]:
+        flat = flat.to(self._params[0].device)
         parts = torch.split_with_sizes(flat, [p.numel() for p in self._params])
         pairs = zip(parts, self._params, strict=True)
         return [x.view(p.shape).to(p.dtype) for x, p in pairs]
-
-
-def _divided(
-    some: Floats, divisor: float, out: "np.ndarray[tuple[int], np.dtype[np.floating]]"
-) -> None:
-    """Rounded to the gradient's dtype first, then divided in it."""
-    out[:] = some[: len(out)]
-    out /= divisor
 
 
 def _idle_cores() -> int:

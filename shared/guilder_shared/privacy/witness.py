@@ -69,7 +69,7 @@ def read(rows: NDArray[np.int64]) -> None:
 def summed(total: "Tensor") -> None:
     """Tell the clipped sum, before noise."""
     if steps := _seen.get():
-        steps[-1].total = total.cpu().numpy().copy()
+        steps[-1].total = total.cpu().numpy().astype(np.float64)
 
 
 def gave(grads: "Iterable[Tensor | None]") -> None:

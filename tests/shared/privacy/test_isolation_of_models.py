@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from guilder_shared.privacy import isolation
 from guilder_shared.privacy.bookkeeping import parts
 from guilder_shared.privacy.bookkeeping.step import PrivateStep, make_private_step
+from guilder_shared.privacy.bookkeeping.sums import Into
 from guilder_shared.training import device
 
 CLIP_NORM = 0.5
@@ -275,7 +276,7 @@ def test_wide_sums_are_those_of_float64(monkeypatch: pytest.MonkeyPatch) -> None
     factors = torch.rand(37, generator=generator, dtype=torch.float64)
     into = torch.zeros(3, 111, dtype=torch.float64)
 
-    parts.add_weighted(factors, grads, into, isolated=True)
+    parts.add_weighted(factors, grads, Into(into), isolated=True)
 
     wanted = (grads.double() * factors[:, None, None]).sum(0)
     assert into.numpy() == pytest.approx(wanted.numpy(), rel=1e-12)

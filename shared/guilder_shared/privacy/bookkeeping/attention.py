@@ -18,6 +18,7 @@ from typing_extensions import override
 from guilder_shared.privacy.bookkeeping.fallback import refused
 from guilder_shared.privacy.bookkeeping.linear import LinearPart
 from guilder_shared.privacy.bookkeeping.parts import Part, rule_for
+from guilder_shared.privacy.bookkeeping.sums import Into
 
 _PROJECTIONS = ("query", "key", "value")
 
@@ -167,13 +168,13 @@ class AttentionPart(Part):
             part.forget(finite)
 
     @override
-    def weighted_sum(self, factors: Tensor, into: Mapping[str, Tensor]) -> None:
+    def weighted_sum(self, factors: Tensor, into: Mapping[str, Into]) -> None:
         for place, (part, rows, weight, bias) in enumerate(self._linears):
             views = {}
             if "weight" in part.names:
-                views["weight"] = into[weight][rows]
+                views["weight"] = into[weight].rows(rows)
             if "bias" in part.names:
-                views["bias"] = into[bias][self._bias_rows(place, bias)]
+                views["bias"] = into[bias].rows(self._bias_rows(place, bias))
             part.weighted_sum(factors, views)
 
     @override

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from guilder_shared.privacy.bookkeeping.parts import Part, Units
+from guilder_shared.privacy.bookkeeping.sums import Into
 
 _MOST_ROWS = 64  # a trial's batch: enough to see what is faster
 _REPEATS = 3
@@ -87,7 +88,7 @@ def _time_s(
     inputs, grads = made_up
     rows, best = len(grads), float("inf")
     into = {
-        name: torch.zeros(p.shape, dtype=torch.float64, device=grads.device)
+        name: Into(torch.zeros_like(p, requires_grad=False), empty=True)
         for name, p in layer.named_parameters()
         if name in names
     }

@@ -27,6 +27,7 @@ from guilder_shared.privacy.bookkeeping.parts import (
     Part,
     rule_for,
 )
+from guilder_shared.privacy.bookkeeping.sums import Into
 
 _GHOST_PLACES = 256  # above, Gram matrices of places are too large to be worth it
 
@@ -122,13 +123,14 @@ class ConvPart(Part):
         image = self.image()
         narrow = signal.reshape(rows * groups, signal.shape[1] // groups, -1)
         width = image.shape[1] // groups
-        products = [
-            torch.bmm(narrow, window.reshape(rows * groups, width, -1).mT)
-            for window in self._windows(image)
-        ]
-        # Views: offsets last, as the weight has them.
-        stacked = torch.stack(products, dim=-1)
-        return stacked.view(rows, signal.shape[1], width, *self.layer.kernel_size)
+        windows = list(self._windows(image))
+        # a row's numbers lie together, offsets first: norms and sums need no copy
+        out = signal.new_empty(rows * groups, len(windows), narrow.shape[1], width)
+        for at, window in enumerate(windows):
+            flat = window.reshape(rows * groups, width, -1)
+            torch.bmm(narrow, flat.mT, out=out[:, at])
+        found = out.view(rows, groups, *out.shape[1:]).permute(0, 1, 3, 4, 2)
+        return found.reshape(rows, -1, width, *self.layer.kernel_size)
 
     def _flat(self) -> Tensor:
         """As `_shifted` for stride 1: windows are offsets of the flat image."""
@@ -139,11 +141,12 @@ class ConvPart(Part):
         length = height * line
         flat = F.pad(image, (0, 0, 0, 1)).flatten(2)
         narrow = F.pad(signal, (0, line - width)).flatten(2)
-        out = signal.new_empty(kernel_height, kernel_width, rows, outputs, channels)
+        # a row's numbers lie together, offsets first: norms and sums need no copy
+        out = signal.new_empty(rows, kernel_height, kernel_width, outputs, channels)
         for i, j in itertools.product(range(kernel_height), range(kernel_width)):
             begin = i * line + j
-            torch.bmm(narrow, flat[:, :, begin : begin + length].mT, out=out[i, j])
-        return out.permute(2, 3, 4, 0, 1)
+            torch.bmm(narrow, flat[:, :, begin : begin + length].mT, out=out[:, i, j])
+        return out.permute(0, 3, 4, 1, 2)
 
     def _stacked(self) -> Tensor:
         """As `_flat`, the kernel's columns stacked: fewer, larger products."""
@@ -154,12 +157,12 @@ class ConvPart(Part):
         columns = [image[:, :, :, j : j + width] for j in range(kernel_width)]
         flat = torch.stack(columns, 1).reshape(rows, kernel_width * channels, -1)
         narrow = signal.flatten(2)
-        out = signal.new_empty(kernel_height, rows, outputs, kernel_width * channels)
+        out = signal.new_empty(rows, kernel_height, outputs, kernel_width * channels)
         for i in range(kernel_height):
             begin = i * width
-            torch.bmm(narrow, flat[:, :, begin : begin + length].mT, out=out[i])
-        shape = (kernel_height, rows, outputs, kernel_width, channels)
-        return out.view(shape).permute(1, 2, 4, 0, 3)
+            torch.bmm(narrow, flat[:, :, begin : begin + length].mT, out=out[:, i])
+        shape = (rows, kernel_height, outputs, kernel_width, channels)
+        return out.view(shape).permute(0, 2, 4, 1, 3)
 
     def _single(self) -> Tensor:
         """As `_shifted`, by torch's own weight gradient of one row at a time."""
@@ -237,19 +240,19 @@ class ConvPart(Part):
         return square_norms(part._shifted())
 
     @override
-    def weighted_sum(self, factors: Tensor, into: Mapping[str, Tensor]) -> None:
+    def weighted_sum(self, factors: Tensor, into: Mapping[str, Into]) -> None:
         super().weighted_sum(factors, into)
         if self.strategy != "ghost" or "weight" not in self.names:
             return
         if self.units.isolated:
-            self._sum_windows(factors, into["weight"])
+            self._sum_windows(factors, into["weight"].numbers())
             return
         scale = factors.to(self.grads.dtype)
         for start in range(0, len(scale), SUM_UNITS):
             rows = slice(start, start + SUM_UNITS)
             by_row = scale[rows].view(-1, *[1] * (self.grads.dim() - 1))
             scaled = self.grads[rows] * by_row
-            into["weight"].add_(self._torch_weight(self.inputs[rows], scaled))
+            into["weight"].add(self._torch_weight(self.inputs[rows], scaled))
 
     def _sum_windows(self, factors: Tensor, into: Tensor) -> None:
         """The sum in float64 throughout, one product for each offset of the kernel."""

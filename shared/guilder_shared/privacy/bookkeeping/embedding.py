@@ -16,6 +16,7 @@ from typing_extensions import override
 from guilder_shared.privacy.bookkeeping.fallback import refused
 from guilder_shared.privacy.bookkeeping.norms import square_norms
 from guilder_shared.privacy.bookkeeping.parts import Part, keep_rows, rule_for
+from guilder_shared.privacy.bookkeeping.sums import Into
 
 
 @rule_for(nn.Embedding)
@@ -73,10 +74,11 @@ class EmbeddingPart(Part):
         self._sums = keep_rows(self._sums, finite[self._unit])
 
     @override
-    def weighted_sum(self, factors: Tensor, into: Mapping[str, Tensor]) -> None:
-        # float64 from here: a token may occur in every unit.
-        scaled = self._sums * factors[self._unit, None]
-        into["weight"].index_add_(0, self._token, scaled)
+    def weighted_sum(self, factors: Tensor, into: Mapping[str, Into]) -> None:
+        # In the sum's dtype from here: a token may occur in every unit.
+        whole = into["weight"].numbers()
+        scaled = self._sums * factors[self._unit, None].to(whole.dtype)
+        whole.index_add_(0, self._token, scaled)
 
     @override
     def entering(self) -> list[Tensor]:

@@ -41,6 +41,7 @@ from guilder_shared.privacy.bookkeeping import (  # noqa: F401
 from guilder_shared.privacy.bookkeeping.fallback import AnyPart
 from guilder_shared.privacy.bookkeeping.parts import Part, Units, find
 from guilder_shared.privacy.bookkeeping.passes import CLIP_MARGIN, Pass
+from guilder_shared.privacy.bookkeeping.sums import Sum
 
 __all__ = ["CLIP_MARGIN", "BookKeeping"]
 
@@ -163,11 +164,13 @@ class BookKeeping:
 
         Source: Abadi et al. 2016, algorithm 1, line "Clip gradient".
         """
+        return self.add_to(Sum(self.params, total, empty=False), losses, units)
+
+    def add_to(self, total: Sum, losses: Losses, units: Units) -> Tensor:
+        """As `add_clipped`, to a sum in the making."""
         return self._run(losses, units).add(total, self.clip_norm * CLIP_MARGIN)
 
-    def add_unit(
-        self, passes: Iterable[tuple[Losses, int, int]], total: Tensor
-    ) -> Tensor:
+    def add_unit(self, passes: Iterable[tuple[Losses, int, int]], total: Sum) -> Tensor:
         """Add the clipped gradient of one unit whose rows do not fit a pass.
 
         Its gradient is added up over passes, then clipped as a whole: memory stays
@@ -176,7 +179,7 @@ class BookKeeping:
         Args:
             passes: For each pass its losses as for `add_clipped`, how many rows it has
                 and how many of the first are the unit's; the others count nothing.
-            total: From `zeros`; it is changed.
+            total: The sum in the making; it is changed.
 
         Returns:
             As `add_clipped`, of the one unit.
@@ -185,14 +188,15 @@ class BookKeeping:
             PlanError: As `add_clipped`.
         """
         own, clean = self.zeros(), True
+        whole = Sum(self.params, own, empty=False)
         for losses, rows, real in passes:
-            counted = self._run(losses, Units(rows)).add(own, math.inf)
+            counted = self._run(losses, Units(rows)).add(whole, math.inf)
             clean = clean and bool(counted[:real].all())
         norm, factor = float(own.norm()), 0.0
         if clean and norm <= torch.finfo(self.params[0].dtype).max:
             limit = self.clip_norm * CLIP_MARGIN
             factor = min(1.0, limit / norm) if norm else 1.0
-            total.add_(own, alpha=factor)
+            total.whole().add_(own, alpha=factor)
         return own.new_tensor([factor])
 
     def entering(self, losses: Losses, units: Units) -> list[Tensor]:

@@ -26,9 +26,7 @@ from guilder_shared.privacy.bookkeeping.parts import (
     add_weighted,
     rule_for,
 )
-
-# From here on float32 products, added up in float64, cost less than float64 throughout.
-_MANY_ROWS = 128
+from guilder_shared.privacy.bookkeeping.sums import Into
 
 
 @rule_for(nn.Linear, NonDynamicallyQuantizableLinear)
@@ -126,37 +124,41 @@ class LinearPart(Part):
         return square
 
     @override
-    def weighted_sum(self, factors: Tensor, into: Mapping[str, Tensor]) -> None:
+    def weighted_sum(self, factors: Tensor, into: Mapping[str, Into]) -> None:
         if self.strategy == "instantiate":
             return super().weighted_sum(factors, into)
-        few = self.strategy == "row" and len(self.grads) < _MANY_ROWS
-        if few or self.units.isolated:
+        if self.units.isolated:
             return self._sum_rows(factors, into)
+        if "weight" in self.names:
+            self._sum_products(factors, into["weight"])
+        if "bias" in self.names:
+            # a row of units of their own: its gradient is the bias's
+            add_weighted(factors, self.kept.get("bias", self.grads), into["bias"])
+        return None
+
+    def _sum_products(self, factors: Tensor, into: Into) -> None:
         scale = self.units.spread(factors).to(self.grads.dtype)
         for start in range(0, len(scale), SUM_UNITS):
             rows = slice(start, start + SUM_UNITS)
-            by_row = scale[rows].view(-1, *[1] * (self.grads.dim() - 1))
-            g = (self.grads[rows] * by_row).reshape(-1, self.grads.shape[-1])
-            if "weight" in self.names:
-                a = self.inputs[rows].reshape(-1, self.inputs.shape[-1])
-                into["weight"].add_(g.mT @ a)
-            if "bias" in self.names and "bias" not in self.kept:
-                into["bias"].add_(g.sum(0))
-        if "bias" in self.kept:
-            add_weighted(factors, self.kept["bias"], into["bias"])
-        return None
+            a, g = self.inputs[rows], self.grads[rows]
+            by_row = scale[rows].view(-1, *[1] * (g.dim() - 1))
+            if a.shape[-1] < g.shape[-1]:  # the smaller one is scaled
+                a = a * by_row
+            else:
+                g = g * by_row
+            into.add_product(g.flatten(0, -2).mT, a.flatten(0, -2))
 
-    def _sum_rows(self, factors: Tensor, into: Mapping[str, Tensor]) -> None:
+    def _sum_rows(self, factors: Tensor, into: Mapping[str, Into]) -> None:
         """The sum in float64 throughout: its rounding does not grow with the batch."""
         by_row = self.units.spread(factors).view(-1, *[1] * (self.grads.dim() - 1))
         g = self.grads.double().mul_(by_row).reshape(-1, self.grads.shape[-1])
         if "weight" in self.names:
             a = self.inputs.reshape(-1, self.inputs.shape[-1])
-            into["weight"].addmm_(g.mT, a.double())
+            into["weight"].add_product(g.mT, a.double())
         if "bias" in self.kept:
             add_weighted(factors, self.kept["bias"], into["bias"], isolated=True)
         elif "bias" in self.names:
-            into["bias"].add_(g.sum(0))
+            into["bias"].add(g.sum(0))
 
 
 def widened(layer: nn.Linear, inputs: Tensor, outputs: int) -> Tensor:

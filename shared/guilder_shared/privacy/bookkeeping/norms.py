@@ -12,6 +12,7 @@ relative to M as well. Both rules look at one unit alone.
 Review, crash order: in memory only.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -27,21 +28,33 @@ def square_norms(x: Tensor) -> Tensor:
 
     Rows with NaN or infinity give NaN or infinity; a finite row gives a finite number.
     """
-    x = x.reshape(len(x), -1)
+    x = x.permute(0, *as_laid_out(x)).reshape(len(x), -1)
     total: Tensor
     if x.dtype == torch.float64 or x.shape[1] == 0:
         total = torch.linalg.vecdot(x, x).double()
         return total
     whole = x.shape[1] // _BLOCK * _BLOCK
-    total = torch.linalg.vecdot(x[:, whole:], x[:, whole:]).double()
-    if whole:
-        blocks = x[:, :whole].reshape(len(x), -1, _BLOCK)
-        total += torch.linalg.vecdot(blocks, blocks).sum(1, dtype=torch.float64)
-    if not bool(torch.isfinite(total).all()):  # beyond 1e19 squares leave float32
+    if not whole:
+        total = torch.linalg.vecdot(x, x).double()
+    else:
+        # A norm makes no tensor of squares.
+        blocks = x[:, :whole].view(len(x), -1, _BLOCK)
+        norms = torch.linalg.vector_norm(blocks, dim=2).double()
+        total = torch.linalg.vecdot(norms, norms)
+        rest = x[:, whole:]
+        if rest.shape[1]:
+            total += torch.linalg.vecdot(rest, rest)
+    if not math.isfinite(total.sum().item()):  # beyond 1e19 squares leave float32
         rows = torch.nonzero(~torch.isfinite(total)).squeeze(1)
         wide = x[rows].double()
         total[rows] = torch.linalg.vecdot(wide, wide)
     return total
+
+
+def as_laid_out(x: Tensor) -> list[int]:
+    """A row's dimensions, those with the largest strides first: flat without a copy."""
+    strides = x.stride()
+    return sorted(range(1, x.dim()), key=lambda d: -strides[d])
 
 
 def ghost_square_norms(

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from guilder_shared.errors import PlanError
-from guilder_shared.privacy.bookkeeping.norms import square_norms
+from guilder_shared.privacy.bookkeeping.norms import as_laid_out, square_norms
+from guilder_shared.privacy.bookkeeping.sums import Into
 
 SUM_UNITS = 256  # rows added in float32 at once; sums of those are added in float64
 _BLOCK_NUMBERS = 1 << 17  # float64 numbers added at once: 1 MiB, stays in the cache
@@ -155,8 +156,8 @@ class Part:
             if self.inputs.is_floating_point():
                 self.inputs = keep_rows(self.inputs, rows)
 
-    def weighted_sum(self, factors: Tensor, into: Mapping[str, Tensor]) -> None:
-        """Add sum over units of factor x gradient to `into`, float64, by name."""
+    def weighted_sum(self, factors: Tensor, into: Mapping[str, Into]) -> None:
+        """Add sum over units of factor x gradient to `into`, by name."""
         for name, kept in self.kept.items():
             add_weighted(factors, kept, into[name], isolated=self.units.isolated)
 
@@ -179,24 +180,42 @@ def _only_tensor(layer: Any, args: Any, kwargs: Any) -> Tensor:
 
 
 def add_weighted(
-    factors: Tensor, grads: Tensor, into: Tensor, *, isolated: bool = False
+    factors: Tensor, grads: Tensor, into: Into, *, isolated: bool = False
 ) -> None:
-    """Add sum_i factors_i grads_i: few units at a time in their dtype, then float64.
+    """Add sum_i factors_i grads_i: few units at a time in their dtype.
 
     Args:
         factors: Shape (units,), float64.
-        grads: Shape (units, *shape).
-        into: Shape (*shape), float64; it is changed.
+        grads: Shape (units, *shape), each unit's numbers in any order of dimensions.
+        into: Where to, of the shape (*shape).
         isolated: Add in float64 throughout.
     """
-    flat = grads.reshape(len(grads), -1)
+    order = as_laid_out(grads)
+    flat = grads.permute(0, *order).reshape(len(grads), -1)
+    direct = order == sorted(order)
     if isolated:
-        _add_wide(factors, flat, into.view(-1))
+        wide = (
+            into.numbers().view(-1)
+            if direct
+            else flat.new_zeros(flat.shape[1], dtype=torch.float64)
+        )
+        _add_wide(factors, flat, wide)
+        if not direct:
+            into.add(_put_back(wide, grads, order))
         return
     narrow = factors.to(grads.dtype)
     for start in range(0, len(flat), SUM_UNITS):
         rows = slice(start, start + SUM_UNITS)
-        into.add_(torch.mv(flat[rows].mT, narrow[rows]).view(into.shape))
+        if direct:
+            into.add_product(flat[rows].mT, narrow[rows])
+        else:
+            into.add(_put_back(torch.mv(flat[rows].mT, narrow[rows]), grads, order))
+
+
+def _put_back(flat: Tensor, grads: Tensor, order: list[int]) -> Tensor:
+    """One unit's numbers as they are laid out, in the order of dimensions."""
+    whole = flat.view([grads.shape[d] for d in order])
+    return whole.permute([order.index(d) for d in range(1, grads.dim())])
 
 
 def _add_wide(factors: Tensor, flat: Tensor, into: Tensor) -> None:

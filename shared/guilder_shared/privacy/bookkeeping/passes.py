@@ -25,6 +25,7 @@ from guilder_shared.privacy.bookkeeping.parts import (
     add_weighted,
     keep_rows,
 )
+from guilder_shared.privacy.bookkeeping.sums import Sum
 
 CLIP_MARGIN = 1 - 2.0**-10  # clip a little below C: rounding then stays below C (1 + s)
 
@@ -133,7 +134,7 @@ class Pass:
             self.square += part.square_norms()
             self.parts.append((owned, part))
 
-    def add(self, total: Tensor, limit: float) -> Tensor:
+    def add(self, total: Sum, limit: float) -> Tensor:
         """Add every unit, scaled to at most `limit`; returns how much of each counts.
 
         That is 1 for a unit within the limit, 0 for one that is not finite.
@@ -143,17 +144,19 @@ class Pass:
         dtype = self.engine.params[0].dtype
         weights, finite = factors(self.square, limit, dtype)
         clean = bool(finite.all())
-        views = self.engine.split(total)
-        into = {id(p): x for p, x in zip(self.engine.params, views, strict=True)}
         with torch.no_grad(), self.engine.unwatched():
             while self.parts:  # each is forgotten when it has been added
                 owned, part = self.parts.pop()
                 if not clean:
                     part.forget(finite)
-                part.weighted_sum(weights, {n: into[id(p)] for n, p in owned.items()})
-            for key, grads in self.shared.items():
-                kept = grads if clean else keep_rows(grads, finite)
-                add_weighted(weights, kept, into[key], isolated=self.units.isolated)
+                part.weighted_sum(weights, {n: total.into(p) for n, p in owned.items()})
+            for p in self.engine.params:
+                if id(p) not in self.shared:
+                    continue
+                kept = self.shared[id(p)]
+                kept = kept if clean else keep_rows(kept, finite)
+                isolated = self.units.isolated
+                add_weighted(weights, kept, total.into(p), isolated=isolated)
         return weights
 
     def entering(self) -> list[Tensor]:

@@ -30,6 +30,8 @@ from guilder_shared.privacy.bookkeeping import batches, memory
 from guilder_shared.privacy.bookkeeping.autotune import fastest
 from guilder_shared.privacy.bookkeeping.batches import Inputs
 from guilder_shared.privacy.bookkeeping.engine import BookKeeping
+from guilder_shared.privacy.bookkeeping.parts import SUM_UNITS
+from guilder_shared.privacy.bookkeeping.sums import Sum
 from guilder_shared.privacy.release import Release
 from guilder_shared.privacy.sampling import TurnKeys
 
@@ -77,7 +79,8 @@ class PrivateStep:
         self.keys, self.microbatch = keys, microbatch
         self.steps_taken = 0
         self._height: int | None = None
-        self._total: Tensor | None = None
+        # between steps: their pages cost more than their arithmetic
+        self._sums: dict[torch.dtype, Sum] = {}
         self._release = Release(engine.params)
         self._ordered: Order | None = None
 
@@ -112,13 +115,10 @@ class PrivateStep:
             PlanError: As a call.
         """
         witness.begins()
-        total = self._total  # zeros; its pages cost more than its arithmetic: kept
-        self._total = None
-        total = self.engine.zeros() if total is None else total
         self._release.begin(self._order())  # the noise is drawn while we compute
+        total = self._empty_sum(len(rows))
         unclipped = self._sum(rows, fetch, units, total)
-        self.release(total)
-        self._total = total
+        self.release(total.whole())
         if self.moving is not None:
             self.moving.learn(unclipped, self.keys.key("count", self.steps_taken))
             self.engine.clip_norm = self.moving.clip_norm
@@ -127,8 +127,21 @@ class PrivateStep:
         self, inputs: Inputs, targets: Any, units: Tensor | None = None
     ) -> Tensor:
         """The sum before noise, (numbers,) float64. Secret: it must not leave."""
-        total = self.engine.zeros()
-        self._sum(*_held(inputs, targets), units, total)
+        rows, fetch = _held(inputs, targets)
+        total = self._empty_sum(len(rows))
+        self._sum(rows, fetch, units, total)
+        return total.whole().to(torch.float64, copy=True)
+
+    def _empty_sum(self, num_rows: int) -> Sum:
+        """In the parameters' dtype where so few rows may be added in it."""
+        engine = self.engine
+        few = num_rows <= SUM_UNITS and not engine.isolated
+        dtype = engine.params[0].dtype if few else torch.float64
+        total = self._sums.get(dtype)
+        if total is None:
+            numbers = engine.zeros().to(dtype)
+            total = self._sums[dtype] = Sum(engine.params, numbers, empty=True)
+        total.clear()
         return total
 
     @property
@@ -167,7 +180,7 @@ class PrivateStep:
         return self._height
 
     def _sum(
-        self, rows: Tensor, fetch: Fetch, units: Tensor | None, total: Tensor
+        self, rows: Tensor, fetch: Fetch, units: Tensor | None, total: Sum
     ) -> float:
         """As `_add`, in passes of half the height where memory was not enough."""
         while True:
@@ -178,7 +191,7 @@ class PrivateStep:
                     raise
             # what the error held is free by here
             self._shrink(len(rows))
-            total.zero_()  # some units are in it already
+            total.clear()  # some units are in it already
 
     def _shrink(self, num: int) -> None:
         height = self._height or num
@@ -194,20 +207,20 @@ class PrivateStep:
         )
 
     def _add(
-        self, rows: Tensor, fetch: Fetch, units: Tensor | None, total: Tensor
+        self, rows: Tensor, fetch: Fetch, units: Tensor | None, total: Sum
     ) -> float:
         """Add to the sum; returns `adaptive.halves` of the batch."""
         unclipped = 0.0
         if not len(rows):
             return unclipped
         if self._height is None:
-            self.prepare(*batches.on(fetch(rows[:0]), total.device))
+            self.prepare(*batches.on(fetch(rows[:0]), total.vector.device))
         height = self._height or len(rows)
         for chosen, there in batches.chunks(len(rows), units, height):
-            some = there.on(total.device)
+            some = there.on(total.vector.device)
             if some.rows <= height:
                 losses, missing = self._pass(fetch, rows[chosen])
-                counted = self.engine.add_clipped(losses, total, some.and_rows(missing))
+                counted = self.engine.add_to(total, losses, some.and_rows(missing))
             else:  # one unit
                 passes = self._passes(fetch, rows[chosen], height)
                 counted = self.engine.add_unit(passes, total)
@@ -240,7 +253,7 @@ class PrivateStep:
         return batches.masked(self.losses(outputs, goals), missing)
 
     def release(self, total: Tensor) -> None:
-        """Add noise, divide, learn. `total` is zero afterwards."""
+        """Add noise, divide, learn. `total` is no sum afterwards."""
         witness.summed(total)
         order = self._order()  # of this step: taken once, whatever happens next
         self.steps_taken += 1
@@ -254,7 +267,7 @@ class PrivateStep:
 
     def close(self) -> None:
         """Forget the sum, stop watching the model and end the thread of the noise."""
-        self._total = None
+        self._sums.clear()
         self._release.close()
         self.engine.close()
 
