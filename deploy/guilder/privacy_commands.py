@@ -1,6 +1,7 @@
 """`guilder privacy …`: the officer's commands. They never load torch."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -90,7 +91,8 @@ def consortium(
 ) -> None:
     """Verify several sites' reports and show them on one page.
 
-    Exit code 5 if one of them was changed.
+    Beside the page it writes a file of the same name that ends with .json and holds the
+    reports: `guilder privacy verify` takes it. Exit code 5 if one was changed.
     """
     from guilder_shared import durable
     from guilder_shared.reports import consortium as together
@@ -100,7 +102,9 @@ def consortium(
         raise typer.BadParameter(f"{language!r} is not one of en, zh")
     found = together.combine(files)
     durable.write(out, together.page(found, language).encode())
-    typer.echo(json.dumps(found) if as_json else str(out))
+    together.write(found, out.with_suffix(".json"))
+    told = {name: part for name, part in found.items() if name != "reports"}
+    typer.echo(json.dumps(told) if as_json else str(out))
 
 
 @app.command()
@@ -125,9 +129,19 @@ def export(
 
 @app.command()
 def verify(
-    file: Annotated[Path, typer.Argument(help="A report, NAME.report.json.")],
+    file: Annotated[
+        Path, typer.Argument(help="A report, an export or a consortium's report.")
+    ],
     key: Annotated[
-        str | None, typer.Option("--key", help="The site's public key as you know it.")
+        list[str] | None,
+        typer.Option("--key", help="A site's public key as you know it; repeatable."),
+    ] = None,
+    officer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--officer",
+            help="The officer's key that the ledger began with; repeatable.",
+        ),
     ] = None,
     ledger: Annotated[
         Path | None,
@@ -143,5 +157,29 @@ def verify(
     """
     from guilder_shared import reports
 
-    found = reports.verify(file, public_key=key, ledger=ledger)
+    keys, officers = _keys(key, "--key"), _keys(officer, "--officer")
+    found = reports.verify_any(file, keys=keys, officers=officers, ledger=ledger)
     typer.echo(json.dumps(found.to_json()) if as_json else found.to_text())
+
+
+def _keys(typed: list[str] | None, option: str) -> list[str]:
+    for key in typed or []:
+        if not re.fullmatch(r"[0-9a-fA-F]{64}", key):
+            raise typer.BadParameter(f"{option}: a public key is 64 hexadecimal digits")
+    return [key.lower() for key in typed or []]
+
+
+@app.command()
+def verifier(
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the two files.", metavar="DIR")
+    ] = Path(),
+) -> None:
+    """Write the verifiers that need no Guilder: guilder-verify.pyz and verify.html.
+
+    For an auditor: the first runs on any Python from 3.9 on, the second in a browser.
+    """
+    from guilder import packing
+
+    for path in packing.pack(out):
+        typer.echo(str(path))

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from guilder_verifier.check import Answer, check
+from guilder_verifier.files import MOST_BYTES
 from guilder_verifier.finding import Finding
 
 EPILOG = """Opens no connection and writes no file. Computes no privacy loss
@@ -27,13 +28,26 @@ def main() -> int:
         epilog=EPILOG,
     )
     parser.add_argument("file", type=Path, help="NAME.report.json or an export")
-    parser.add_argument("--key", type=_key, help="the site's public key as you know it")
+    parser.add_argument(
+        "--key",
+        type=_key,
+        action="append",
+        default=[],
+        help="the site's public key as you know it; of several sites: repeat",
+    )
+    parser.add_argument(
+        "--officer",
+        type=_key,
+        action="append",
+        default=[],
+        help="the officer's key that the ledger began with, as you know it",
+    )
     parser.add_argument("--ledger", type=Path, help="an export to compare FILE with")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     asked = parser.parse_args()
     try:
-        ledger = None if asked.ledger is None else asked.ledger.read_bytes()
-        answer = check(asked.file.read_bytes(), asked.key, ledger)
+        ledger = None if asked.ledger is None else _read(asked.ledger)
+        answer = check(_read(asked.file), asked.key, ledger, asked.officer)
     except OSError as error:
         return _fail("GLD-I011", f"{error.filename} cannot be read: {error.strerror}")
     except Finding as found:
@@ -45,6 +59,9 @@ def main() -> int:
 
 def text(answer: Answer) -> str:
     """An answer for people, in plain ASCII but for names."""
+    if "sites" in answer:
+        told = {name: answer[name] for name in ("key_confirmed", "officer_confirmed")}
+        return "\n\n".join(text({**site, **told}) for site in answer["sites"])
     lines = [
         f"{answer['site']}: {answer['num_entries']} ledger entries, chain and "
         f"signatures hold, as of {answer['as_of']}",
@@ -76,6 +93,11 @@ def _study_line(study: Answer) -> str:
         f"study {study['name']}: epsilon {study['epsilon']:g} at delta "
         f"{study['delta']:g}, unit {study['unit']}; {turns}{note}{stamp}"
     )
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MOST_BYTES + 1)
 
 
 def _key(typed: str) -> str:

@@ -6,6 +6,7 @@ whole grains of 2^-40 nats. Knows no entry and no order.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -38,12 +39,30 @@ class Grant:
     turns: dict[int, dict[str, Any]] = field(default_factory=dict)
     closed: bool = False
 
+    @property
+    def simulated(self) -> bool:
+        """Whether the noise came from a seed: no guarantee."""
+        return bool(self.body["meta"].get("simulated"))
+
+    def part(self, name: str) -> dict[str, Any]:
+        """A part of the accepted study; empty where the grant does not carry it.
+
+        Raises:
+            ValueError, AttributeError: The study is none.
+        """
+        text = self.body["meta"].get("study")
+        study = json.loads(text) if isinstance(text, str) else {}
+        return dict(study.get(name, {}))
+
     def taken(self) -> Taken:
         """What it takes now: all its turns while open, those spent once closed."""
         num_turns = len(self.turns) if self.closed else self.body["num_turns"]
         if not self.protected or num_turns == 0:
             return Taken()
-        grains = {a: math.ceil(r / GRAIN) * num_turns for a, r in self.renyi.items()}
+        grains = {
+            a: math.ceil(min(r, MOST) / GRAIN) * num_turns
+            for a, r in self.renyi.items()
+        }
         return Taken(exact(self.body["epsilon"]), exact(self.body["delta"]), grains)
 
 
@@ -113,19 +132,23 @@ class Budget:
         """Whether the period has room for a grant that does not count yet."""
         if self.terms["period"] is None:
             return True
-        number = self._period(seconds(grant.body["time"]))
-        same = [
-            each
-            for each in self.grants.values()
-            if self._period(seconds(each.body["time"])) == number
-        ]
-        lost = [part for time, part in self.gap_times if self._period(time) == number]
-        total = sum_of([*same, grant]).epsilon + sum(lost, Fraction(0))
-        return total <= exact(self.terms["period"]["epsilon"])
+        taken = self.taken_in_period(grant.body["time"]) + grant.taken().epsilon
+        return taken <= exact(self.terms["period"]["epsilon"])
 
-    def _period(self, time: int) -> int:
-        since = time - self.begun
-        return since // (int(self.terms["period"]["days"]) * DAY_S)
+    def taken_in_period(self, time: str) -> Fraction:
+        """Epsilon of what was accepted, or charged for a loss, in a time's period."""
+        number = self.number(seconds(time))
+        taken = [
+            each.taken().epsilon
+            for each in self.grants.values()
+            if self.number(seconds(each.body["time"])) == number
+        ]
+        lost = [part for at, part in self.gap_times if self.number(at) == number]
+        return sum([*taken, *lost], Fraction(0))
+
+    def number(self, time: int) -> int:
+        """Of the period that a second lies in."""
+        return (time - self.begun) // (int(self.terms["period"]["days"]) * DAY_S)
 
 
 def sum_of(grants: Any) -> Taken:
@@ -136,19 +159,18 @@ def sum_of(grants: Any) -> Taken:
     return total
 
 
-def figures(budget: Budget) -> dict[str, Any]:
-    """A budget as reports give it: limit, spent, reserved, left, shares in use."""
+def totals(budget: Budget) -> tuple[dict[str, Any], dict[str, float]]:
+    """A budget as reports give it: its sums, and the shares of its filters in use."""
     grants = budget.grants.values()
     spent = budget.gap.plus(sum_of(grant for grant in grants if grant.turns))
     reserved = sum_of(grant for grant in grants if not grant.turns)
     both = spent.plus(reserved)
-    half = budget.terms["delta"] / 2
-    limits = {"epsilon": budget.terms["epsilon"], "delta": half}
+    limits = {"epsilon": budget.terms["epsilon"], "delta": budget.terms["delta"] / 2}
     used = {
-        str(a): both.grains[a] / (room / GRAIN)
+        str(a): both.grains.get(a, 0) / (room / GRAIN)
         for a, room in budget.capacities().items()
     }
-    parts: dict[str, Any] = {
+    parts = {
         name: {
             "limit": float(limit),
             "spent": float(getattr(spent, name)),
@@ -157,8 +179,24 @@ def figures(budget: Budget) -> dict[str, Any]:
         }
         for name, limit in limits.items()
     }
-    terms = {"name": budget.terms["name"], "datasets": budget.terms["datasets"]}
-    return {**terms, **parts, "renyi_used": used}
+    return parts, used
+
+
+def period(budget: Budget, time: str) -> dict[str, Any] | None:
+    """What the period releases that a time lies in; None: there is none."""
+    terms = budget.terms["period"]
+    if terms is None:
+        return None
+    length = int(terms["days"]) * DAY_S
+    start = budget.begun + budget.number(seconds(time)) * length
+    taken = budget.taken_in_period(time)
+    return {
+        "begins": stamp(start),
+        "ends": stamp(start + length - 1),
+        "epsilon": terms["epsilon"],
+        "taken_epsilon": float(taken),
+        "left_epsilon": float(max(exact(terms["epsilon"]) - taken, Fraction(0))),
+    }
 
 
 def exact(value: float) -> Fraction:
@@ -176,6 +214,11 @@ def seconds(time: str) -> int:
     if len(time) != 20:
         raise ValueError("a time with digits left out")
     return int(moment.replace(tzinfo=timezone.utc).timestamp())
+
+
+def stamp(moment: int) -> str:
+    """Seconds since 1970 as an entry's time."""
+    return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _capacity(order: int, epsilon: float, delta: float) -> float:

@@ -1,4 +1,4 @@
-"""A whole file checked, and a report compared with a ledger: what there is to say.
+"""A whole file checked, and held against what its reader knows: what there is to say.
 
 The answer is a plain object, the same in every language. A file that is not sound has
 no answer: it raises.
@@ -6,83 +6,96 @@ no answer: it raises.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Collection
 from typing import Any
 
-from guilder_verifier import events
-from guilder_verifier.budgets import figures
-from guilder_verifier.files import Signed, read
+from guilder_verifier import consortium, events
+from guilder_verifier.budgets import totals
+from guilder_verifier.compare import compare, differs
+from guilder_verifier.figures import costs_too_much, figures
+from guilder_verifier.files import MOST_BYTES, Signed, read
 from guilder_verifier.finding import Finding
-from guilder_verifier.replay import Replay, replay
+from guilder_verifier.replay import CANNOT_BE, Replay, replay
 
 Answer = dict[str, Any]
 
 
-def check(raw: bytes, key: str | None = None, ledger: bytes | None = None) -> Answer:
-    """Check a report or an exported ledger, and the first against the second.
+def check(
+    raw: bytes,
+    keys: Collection[str] = (),
+    ledger: bytes | None = None,
+    officers: Collection[str] = (),
+) -> Answer:
+    """Check a report, an exported ledger or a consortium's report.
 
     Args:
         raw: The file's bytes.
-        key: The site's public key as the reader knows it, 64 hexadecimal digits.
+        keys: Sites' public keys as the reader knows them, 64 hexadecimal digits
+            each; every site's must be one of them. None: not asked for.
         ledger: An export of the same site's ledger; None: nothing to compare.
+        officers: Keys of officers that ledgers began with, likewise.
 
     Returns:
-        What the file says; `key_confirmed` and `ledger_compared` say what of the
-        reader's own knowledge it was held against.
+        What the file says; `key_confirmed`, `officer_confirmed` and `ledger_compared`
+        say what of the reader's own knowledge it was held against.
 
     Raises:
         Finding: The file is not sound, or the two files do not agree.
     """
-    signed = read(raw, key)
+    confirmed = {"key_confirmed": bool(keys), "officer_confirmed": bool(officers)}
+    if raw.startswith(consortium.BEGINS) and len(raw) <= MOST_BYTES:
+        if ledger is not None:
+            raise Finding("GLD-I094", "a consortium's report goes with no ledger")
+        sites = consortium.check(raw, lambda each: _check(each, keys, None, officers))
+        return {"ok": True, "schema": consortium.SCHEMA, "sites": sites, **confirmed}
+    return {**_check(raw, keys, ledger, officers), **confirmed}
+
+
+def _check(
+    raw: bytes, keys: Collection[str], ledger: bytes | None, officers: Collection[str]
+) -> Answer:
+    signed = read(raw, keys)
     book = replay(signed.entries)
+    first = book.first_officer
+    if officers and first not in officers:
+        raise Finding(
+            "GLD-I092",
+            f"the ledger began with the officer's key {first[:16]}..., not yours",
+        )
     if signed.schema.startswith("guilder-report-"):
         _check_report(signed.content, book)
     else:
-        demand_same("site", signed.content["site"], _site(book))
+        compare(_site(book), signed.content["site"], "site")
+    _check_costs(book)
     if ledger is not None:
-        other = read(ledger, key)
-        _compare(signed, other)
+        other = read(ledger, keys)
+        _compare_files(signed, other)
         replay(other.entries)
-    return _answer(signed, book, key is not None, ledger is not None)
-
-
-def demand_same(where: str, claimed: Any, true: Any) -> None:
-    """Raise unless a file's figure is the one that its entries give (GLD-I013)."""
-    if claimed != true or isinstance(claimed, bool) != isinstance(true, bool):
-        raise Finding("GLD-I013", f"{where} does not follow from the file's entries")
+    return _answer(signed, book, ledger is not None)
 
 
 def _check_report(report: Answer, book: Replay) -> None:
-    last = report["ledger"]["entries"][-1]
-    head = {"seq": last["seq"], "hash": last["hash"]}
-    demand_same("ledger.head", report["ledger"].get("head"), head)
-    demand_same("site", report.get("site"), _site(book))
-    demand_same("as_of", report.get("as_of", book.time), book.time)
-    claimed, true = report.get("budgets"), [figures(b) for b in book.in_force()]
-    if not isinstance(claimed, list) or len(claimed) != len(true):
-        raise Finding("GLD-I013", "budgets do not follow from the file's entries")
-    for one, other in zip(claimed, true):
-        _check_budget(one, other)
-
-
-def _check_budget(claimed: Any, true: Answer) -> None:
-    where = f"budget {true['name']!r}"
+    """Every figure, computed anew."""
+    claimed = {name: part for name, part in report.items() if name != "signature"}
     try:
-        for part in ("name", "datasets"):
-            demand_same(f"{where} {part}", claimed[part], true[part])
-        for part in ("epsilon", "delta"):
-            for name, value in true[part].items():
-                demand_same(f"{where} {part} {name}", claimed[part][name], value)
-        used = claimed["renyi_used"]
-        demand_same(f"{where} orders", sorted(used), sorted(true["renyi_used"]))
-        for order, share in true["renyi_used"].items():
-            near = math.isclose(used[order], share, rel_tol=events.NEAR)
-            demand_same(f"{where} Renyi order {order}", near, True)
-    except (KeyError, TypeError, AttributeError):
-        raise Finding("GLD-I013", f"{where} is not whole") from None
+        rows = report["ledger"]["entries"]
+        compare(figures(book, rows), claimed)
+    except CANNOT_BE:
+        raise differs("a part that cannot even be computed") from None
 
 
-def _compare(one: Signed, other: Signed) -> None:
+def _check_costs(book: Replay) -> None:
+    for grant in book.grants.values():
+        if costs_too_much(grant):
+            name, epsilon = grant.body["study_name"], grant.body["epsilon"]
+            raise Finding(
+                "GLD-I014",
+                f"the events of study {name!r} cost more than the {epsilon:g} that "
+                "were accepted",
+            )
+
+
+def _compare_files(one: Signed, other: Signed) -> None:
     """Both of one site, and the shorter one the beginning of the longer."""
     if one.public_hex != other.public_hex or one.entries[0] != other.entries[0]:
         raise Finding("GLD-I073", "the two files are of different sites or ledgers")
@@ -101,20 +114,25 @@ def _site(book: Replay) -> dict[str, str]:
     return {"name": book.site, "public_key": book.key}
 
 
-def _answer(signed: Signed, book: Replay, confirmed: bool, compared: bool) -> Answer:
+def _answer(signed: Signed, book: Replay, compared: bool) -> Answer:
     return {
         "ok": True,
         "schema": signed.schema,
         "site": book.site,
         "public_key": book.key,
-        "key_confirmed": confirmed,
         "ledger_compared": compared,
         "officer": book.orders.officer,
         "as_of": book.time,
         "num_entries": len(signed.entries),
-        "budgets": [figures(budget) for budget in book.in_force()],
+        "budgets": [_budget(budget) for budget in book.in_force()],
         "studies": [_study(grant) for grant in book.grants.values()],
     }
+
+
+def _budget(budget: Any) -> Answer:
+    parts, used = totals(budget)
+    terms = {"name": budget.terms["name"], "datasets": budget.terms["datasets"]}
+    return {**terms, **parts, "renyi_used": used}
 
 
 def _study(grant: Any) -> Answer:
@@ -129,7 +147,7 @@ def _study(grant: Any) -> Answer:
         "digest": body["study_digest"],
         "unit": body["unit"],
         "protected": grant.protected,
-        "simulated": body["meta"].get("simulated") is True,
+        "simulated": grant.simulated,
         "epsilon": body["epsilon"] if grant.protected else None,
         "delta": body["delta"],
         "num_turns": body["num_turns"],

@@ -12,7 +12,9 @@ from typing import Any
 from guilder_verifier import renyi
 
 Cost = dict[int, float]  # nats, by order
-PLAIN = ("none-protected", "gaussian", "poisson-sampled", "self-composed")
+Steps = tuple[float, float, int]  # noise multiplier, sample rate, how many
+LEAST_NOISE = 0.05
+MOST_STEPS = 10_000_000
 DEEPEST = 4
 NEAR = 1e-5  # between two machines' arithmetic on the same event
 MOST = 1e6  # charged where the divergence is larger: above any capacity
@@ -28,13 +30,20 @@ def is_protected(event: Any) -> bool:
     Raises:
         ValueError: It is no event at all.
     """
-    for _ in range(DEEPEST + 1):
-        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-            raise ValueError("no event")
-        if event["event"] != "self-composed":
-            return bool(event["event"] != "none-protected")
-        event = event.get("of")
-    raise ValueError("an event nested too deeply")
+    return _is_protected(event, DEEPEST)
+
+
+def _is_protected(event: Any, depth: int) -> bool:
+    if depth == 0 or not isinstance(event, dict):
+        raise ValueError("no event, or one nested too deeply")
+    if not isinstance(event.get("event"), str):
+        raise ValueError("no event")
+    if event["event"] == "self-composed":
+        return _is_protected(event.get("of"), depth - 1)
+    if event["event"] == "parallel":
+        parts = [_is_protected(part, depth - 1) for part in event["of"]]
+        return bool(parts) and all(parts)
+    return bool(event["event"] != "none-protected")
 
 
 def cost(event: Any) -> Cost:
@@ -44,19 +53,54 @@ def cost(event: Any) -> Cost:
         UnknownEventError: Its kind is not one of the Gaussian's.
         ValueError: Its numbers cannot be.
     """
+    told = dict.fromkeys(renyi.ORDERS, 0.0)
+    for steps in cases(event, strict=True):
+        for order in renyi.ORDERS:
+            parts = (n * renyi.gaussian(order, z, q) for z, q, n in steps)
+            told[order] = max(told[order], sum(parts))
+    return told
+
+
+def cases(event: Any, strict: bool = False) -> list[list[Steps]]:
+    """What one unit may meet: of each case its steps; none where a kind is unknown.
+
+    Raises:
+        UnknownEventError: A kind is not known here; if `strict`.
+        ValueError: Its numbers cannot be.
+    """
+    try:
+        return _cases(event, 1)
+    except UnknownEventError:
+        if strict:
+            raise
+        return []
+
+
+def _cases(event: Any, count: int) -> list[list[Steps]]:
     kind = event["event"]
     if kind == "self-composed":
-        times = whole(event["count"])
-        return {order: times * part for order, part in cost(event["of"]).items()}
+        demand_members(event, {"count", "of"})
+        return _cases(event["of"], count * whole(event["count"]))
+    if kind == "parallel":
+        demand_members(event, {"of"})
+        return [case for part in event["of"] for case in _cases(part, count)]
     rate, step = 1.0, event
     if kind == "poisson-sampled":
-        rate, step = float(event["sampling_probability"]), event["of"]
+        demand_members(event, {"sampling_probability", "of"})
+        rate, step = number(event["sampling_probability"], 1.1), event["of"]
     if step["event"] != "gaussian":
         raise UnknownEventError
-    noise = float(step["noise_multiplier"])
-    if not 0.05 <= noise < MOST or not 0 < rate <= 1:
+    demand_members(step, {"noise_multiplier"})
+    noise = number(step["noise_multiplier"], MOST)
+    if noise < LEAST_NOISE or rate > 1 or count > MOST_STEPS:
         raise ValueError("a mechanism that is not accounted")
-    return {order: renyi.gaussian(order, noise, rate) for order in renyi.ORDERS}
+    return [[(noise, rate, count)]]
+
+
+def demand_members(event: dict[str, Any], members: set[str]) -> None:
+    """Raise unless an event has these members and its kind, and no other."""
+    if event.keys() != members | {"event"}:
+        raise ValueError("an event with a member too many or too few")
 
 
 def is_charged_enough(event: Any, charged: Cost) -> bool | None:

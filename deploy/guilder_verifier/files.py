@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from guilder_verifier import canonical, edwards, entries
 from guilder_verifier.entries import Entry
 from guilder_verifier.finding import Finding
 
+MOST_BYTES = 2**28
 REPORT = "guilder-report-"
 EXPORT = "guilder-ledger-export-"
 NEWEST = {REPORT: 2, EXPORT: 1}
@@ -39,19 +41,21 @@ class Signed:
     public_hex: str
 
 
-def read(raw: bytes, public_hex: str | None = None) -> Signed:
+def read(raw: bytes, keys: Collection[str] = ()) -> Signed:
     """Check a file's form, chain and signatures.
 
     Args:
         raw: The file's bytes.
-        public_hex: The site's key as the reader knows it; None: as the file says.
+        keys: Sites' public keys as the reader knows them; none: as the file says.
 
     Raises:
-        Finding: GLD-I011 it is neither report nor export as Guilder writes them,
-            GLD-I070 it is of a newer form, GLD-I071 it was cut off, GLD-I072 it names
-            another key than the reader's, GLD-I001 an entry was changed, GLD-I012
-            the whole was not signed, GLD-I003 an entry was not.
+        Finding: GLD-I090 it is too large, GLD-I011 it is neither report nor export as
+            Guilder writes them, GLD-I070 it is of a newer form, GLD-I071 it was cut
+            off, GLD-I072 it names another key than the reader's, GLD-I001 an entry was
+            changed, GLD-I012 the whole was not signed, GLD-I003 an entry was not.
     """
+    if len(raw) > MOST_BYTES:
+        raise Finding("GLD-I090", "the file is larger than any report")
     try:
         text = raw.decode()
     except ValueError:
@@ -59,10 +63,10 @@ def read(raw: bytes, public_hex: str | None = None) -> Signed:
     schema = _schema(text)
     found = entries.find(text)
     if not found or not text.endswith("}\n"):
-        raise _cut_off()
+        raise cut_off()
     entries.check_chain(found)
     key = _key(found[0])
-    if public_hex is not None and key != public_hex:
+    if keys and key not in keys:
         raise Finding(
             "GLD-I072",
             f"it names the key {key[:16]}..., not the one you gave: it is of another "
@@ -78,7 +82,8 @@ def no_file(reason: str) -> Finding:
     return Finding("GLD-I011", f"not a report or export as Guilder wrote it: {reason}")
 
 
-def _cut_off() -> Finding:
+def cut_off() -> Finding:
+    """What to say of a file without its end, or with more than it (GLD-I071)."""
     return Finding(
         "GLD-I071",
         "it ends before its end, or goes on after it: it was cut off, or added to",
@@ -89,7 +94,7 @@ def _schema(text: str) -> str:
     named = _named(text)
     if named is None:
         if text.startswith(('{"as_of":', entries.BODY)):
-            raise _cut_off()
+            raise cut_off()
         raise no_file("it names no schema that is read here")
     family, number = named
     if int(number) > NEWEST[family]:

@@ -9,31 +9,9 @@ import hashlib
 from typing import Any
 
 from guilder_verifier import canonical, edwards
-from guilder_verifier.budgets import seconds
-from guilder_verifier.events import number, whole
+from guilder_verifier.shapes import is_order
 
 SCHEMA = "guilder-order-1"
-ALWAYS = {"schema", "site", "serial", "issued", "expires", "say"}
-MEMBERS = {
-    "budget": {"name", "epsilon", "delta", "datasets", "unit", "period"},
-    "withdraw": {"name"},
-    "public-size": {"dataset", "rows", "persons"},
-    "rule": {
-        "name",
-        "recipes",
-        "datasets",
-        "units",
-        "largest_epsilon",
-        "largest_delta",
-        "smallest_cohort",
-        "allow_unprotected",
-    },
-    "approve": {"study_digest", "study_name", "epsilon", "delta"},
-    "revoke": {"order_id"},
-    "officer": {"public_key"},
-    "excuse": {"server"},
-    "gap": {"server", "head_no", "commitment", "budget", "epsilon", "delta"},
-}
 SUBJECTS = {
     "budget": ("budget", "name"),
     "withdraw": ("budget", "name"),
@@ -53,40 +31,69 @@ class Orders:
 
     Attributes:
         officer: Public key that signs the next one.
-        revoked: Ids.
+        revoked: Times, by id.
     """
 
     def __init__(self, officer: str) -> None:
         self.officer = officer
-        self.revoked: set[str] = set()
+        self.revoked: dict[str, str] = {}
+        self._admitted: dict[str, Order] = {}  # entry, time and key of each, by id
         self._by_id: dict[str, Order] = {}
         self._newest: dict[tuple[str, str], str] = {}
 
-    def admit(self, body: dict[str, Any], site: str) -> Order:
+    def admit(self, body: dict[str, Any], site: str, seq: int) -> Order:
         """Learn the order of an entry.
 
         Raises:
             ValueError: It is not of this site, not the officer's, not new, or none.
         """
         order = body["order"]
+        demand(is_order(order, SCHEMA))
         form = canonical.dump(order)
-        signature = bytes.fromhex(body["signature"])
+        signature = unhex(body["signature"])
         signed = f"{SCHEMA}\n".encode() + form
         demand(edwards.verify(self.officer, signed, signature))
-        demand(order["schema"] == SCHEMA and order["site"] == site)
-        demand(order.keys() == ALWAYS | MEMBERS[order["say"]])
-        _check_terms(order)
+        demand(order["site"] == site)
         group, member = SUBJECTS[order["say"]]
         subject = (group, order[member])
         newest = self._by_id.get(self._newest.get(subject, ""))
         demand(newest is None or order["serial"] > newest["serial"])
         order_id = hashlib.sha256(form).hexdigest()
         self._by_id[order_id], self._newest[subject] = order, order_id
+        admitted = {"entry": seq, "time": body["time"], "officer": self.officer}
+        self._admitted[order_id] = admitted
         if order["say"] == "revoke":
-            self.revoked.add(order["order_id"])
+            self.revoked[order["order_id"]] = body["time"]
         elif order["say"] == "officer":
             self.officer = order["public_key"]
         return dict(order)
+
+    def lines(self) -> list[Order]:
+        """Every order admitted, oldest first, as reports list them."""
+        return [self.line(order_id) for order_id in self._by_id]
+
+    def line(self, order_id: str, with_officer: bool = False) -> Order:
+        """One order as reports list it."""
+        order, admitted = self._by_id[order_id], self._admitted[order_id]
+        member = "study_name" if order["say"] == "approve" else None
+        member = member or SUBJECTS[order["say"]][1]
+        told = {
+            "order_id": order_id,
+            "say": order["say"],
+            "name": "" if order["say"] == "officer" else str(order[member]),
+            "entry": admitted["entry"],
+            "admitted_at": admitted["time"],
+            "issued": order["issued"],
+            "expires": order["expires"],
+            "revoked_at": self.revoked.get(order_id),
+        }
+        if with_officer:
+            told["officer"] = fingerprint(admitted["officer"])
+        return told
+
+    def fingerprint(self) -> str:
+        """Of the key in force."""
+        return fingerprint(self.officer)
 
     def permit(self, order_id: str, grant: dict[str, Any]) -> bool:
         """Whether this very order permits this study at the time of its entry."""
@@ -103,31 +110,27 @@ class Orders:
         return _is_within(order, grant)
 
 
+def fingerprint(public_hex: str) -> str:
+    """SHA-256 of a key, its first sixteen digits in fours."""
+    digest = hashlib.sha256(bytes.fromhex(public_hex)).hexdigest()
+    return " ".join(digest[at : at + 4] for at in range(0, 16, 4))
+
+
+def unhex(digits: Any) -> bytes:
+    """Bytes of small hexadecimal digits.
+
+    Raises:
+        ValueError: They are none.
+    """
+    raw = bytes.fromhex(digits)
+    demand(raw.hex() == digits)
+    return raw
+
+
 def demand(holds: bool) -> None:
     """Raise ValueError unless `holds`."""
     if not holds:
         raise ValueError("what cannot be")
-
-
-def _check_terms(order: Order) -> None:
-    whole(order["serial"])
-    seconds(order["issued"])
-    say, expires = order["say"], order["expires"]
-    may_expire = say in ("rule", "approve", "excuse")
-    demand(expires is None or (may_expire and bool(seconds(expires))))
-    demand(say != "rule" or expires is not None)
-    if say == "gap":
-        whole(order["head_no"])
-        number(order["epsilon"], 1000.1)
-        number(order["delta"], 1)
-    if say == "budget":
-        number(order["epsilon"], 1000.1)
-        number(order["delta"], 1)
-        demand(isinstance(order["datasets"], list) and bool(order["datasets"]))
-        if order["period"] is not None:
-            demand(order["period"].keys() == {"days", "epsilon"})
-            whole(order["period"]["days"])
-            number(order["period"]["epsilon"], 1000.1)
 
 
 def _is_approved(order: Order, grant: dict[str, Any]) -> bool:

@@ -14,8 +14,9 @@ from guilder_verifier import FORMAT, edwards, events
 from guilder_verifier.budgets import Budget, Grant, seconds
 from guilder_verifier.entries import Entry
 from guilder_verifier.finding import Finding
-from guilder_verifier.orders import Orders, demand
+from guilder_verifier.orders import Orders, demand, unhex
 from guilder_verifier.renyi import ORDERS
+from guilder_verifier.shapes import is_entry
 
 NUM_REPEATS = 3
 WITNESS = {"server_key", "head_no", "commitment", "signature"}
@@ -29,16 +30,18 @@ class Replay:
     Attributes:
         site: The site's name.
         key: The site's public key.
+        first_officer: The officer's key that the ledger began with.
         time: Of the newest entry.
         budgets: By name, those withdrawn as well.
         grants: By id, oldest first.
     """
 
     def __init__(self) -> None:
-        self.site = self.key = self.time = ""
+        self.site = self.key = self.time = self.first_officer = ""
         self.budgets: dict[str, Budget] = {}
         self.grants: dict[str, Grant] = {}
         self.orders = Orders("")
+        self.refusals: list[Body] = []
         self._runs: set[tuple[str, str, str]] = set()
         self._heads: dict[str, list[str]] = {}
         self._cohorts: set[str] = set()
@@ -53,9 +56,11 @@ class Replay:
         """
         try:
             body = json.loads(entry.body)
-            learn = getattr(self, "_" + entry.kind.replace("-", "_") + "_entry")
             demand((entry.seq == 1) == (entry.kind == "ledger"))
-            demand(bool(seconds(body["time"])) and body["time"] >= self.time)
+            if entry.kind == "ledger":
+                _check_format(body["format"])
+            demand(is_entry(entry.kind, body) and body["time"] >= self.time)
+            learn = getattr(self, "_" + entry.kind.replace("-", "_") + "_entry")
             learn(entry, body)
         except CANNOT_BE:
             raise Finding(
@@ -70,17 +75,12 @@ class Replay:
         return [budget for _, budget in named if budget.in_force]
 
     def _ledger_entry(self, _: Entry, body: Body) -> None:
-        if body["format"] != FORMAT:
-            is_newer = events.whole(body["format"]) > FORMAT
-            raise Finding(
-                "GLD-I061" if is_newer else "GLD-I060",
-                f"the ledger has format {body['format']}; this reads {FORMAT}",
-            )
         self.site, self.key = str(body["site"]), str(body["public_key"])
-        self.orders = Orders(str(body["officer"]))
+        self.first_officer = body["officer"]
+        self.orders = Orders(self.first_officer)
 
-    def _order_entry(self, _: Entry, body: Body) -> None:
-        order = self.orders.admit(body, self.site)
+    def _order_entry(self, entry: Entry, body: Body) -> None:
+        order = self.orders.admit(body, self.site, entry.seq)
         if order["say"] == "withdraw" and order["name"] in self.budgets:
             self.budgets[order["name"]].in_force = False
         if order["say"] == "gap":
@@ -134,7 +134,7 @@ class Replay:
             budget.grants[body["grant_id"]] = grant
 
     def _refuse_entry(self, _: Entry, body: Body) -> None:
-        """It changes nothing."""
+        self.refusals.append(body)
 
     def _spend_entry(self, _: Entry, body: Body) -> None:
         grant, turn_no = self.grants[body["grant_id"]], events.whole(body["turn_no"])
@@ -150,19 +150,22 @@ class Replay:
         else:
             demand(not turn["done"] and turn["request_hash"] == body["request_hash"])
             demand(attempt == turn["attempt"] + 1)
-        grant.turns[turn_no] = {**body, "done": False, "sha256": None, "received": None}
+        charged_at = body["time"] if turn is None else turn["charged_at"]
+        still = {"done": False, "given_up": False, "charged_at": charged_at}
+        left = {"sha256": None, "sealed_at": None, "received": None}
+        grant.turns[turn_no] = {**body, **still, **left}
 
     def _seal_entry(self, entry: Entry, body: Body) -> None:
         grant, turn = self._open_turn(body)
         told = self._heads.setdefault(grant.body["server"], [])
         demand(body["head_no"] == len(told) + 1)
-        demand(len(bytes.fromhex(body["salt"])) == 16 and len(body["salt"]) == 32)
+        demand(len(unhex(body["salt"])) == 16)
         lines = f"guilder-head-1\n{body['salt']}\n{entry.seq}\n{entry.hash}\n"
         told.append(hashlib.sha256(lines.encode()).hexdigest())
-        turn.update(done=True, sha256=str(body["sha256"]))
+        turn.update(done=True, sha256=str(body["sha256"]), sealed_at=body["time"])
 
     def _give_up_entry(self, _: Entry, body: Body) -> None:
-        self._open_turn(body)[1]["done"] = True
+        self._open_turn(body)[1].update(done=True, given_up=True)
 
     def _receipt_entry(self, _: Entry, body: Body) -> None:
         grant = self.grants[body["grant_id"]]
@@ -178,7 +181,7 @@ class Replay:
             demand(commitment == told[number - 1 : number][0])
             demand(witness.keys() == WITNESS)
             said = f"guilder-witness-1\n{self.site}\n{number}\n{commitment}\n".encode()
-            signature = bytes.fromhex(witness["signature"])
+            signature = unhex(witness["signature"])
             demand(edwards.verify(witness["server_key"], said, signature))
 
     def _close_entry(self, _: Entry, body: Body) -> None:
@@ -195,6 +198,14 @@ class Replay:
     def _budgets_of(self, grant: Grant) -> list[Budget]:
         dataset = grant.body["dataset"]
         return [b for b in self.in_force() if dataset in b.terms["datasets"]]
+
+
+def _check_format(found: Any) -> None:
+    if events.whole(found) != FORMAT:
+        raise Finding(
+            "GLD-I061" if found > FORMAT else "GLD-I060",
+            f"the ledger has format {found}; this reads {FORMAT}",
+        )
 
 
 def replay(entries: list[Entry]) -> Replay:
@@ -216,12 +227,6 @@ def _grant(body: Body) -> Grant:
     event = body["turn_event"]
     renyi = {order: float(body["renyi"][str(order)]) for order in ORDERS}
     demand(body["protected"] is events.is_protected(event))
-    demand(all(0 <= part < float("inf") for part in renyi.values()))
-    demand(body["unit"] in ("record", "person", "site"))
-    events.whole(body["num_turns"])
-    events.whole(body["cohort"])
-    events.number(body["epsilon"])
-    events.number(body["delta"], 1)
     return Grant(body, body["protected"], renyi)
 
 
@@ -229,11 +234,29 @@ def _check_charge(grant: Grant) -> None:
     name, text = grant.body["study_name"], grant.body["meta"].get("study")
     try:
         enough = events.is_charged_enough(grant.body["turn_event"], grant.renyi)
+        is_asked = text is None or _is_asked(grant)
     except CANNOT_BE:
-        enough = False
+        enough = is_asked = False
     if grant.protected and enough is False:
         raise Finding("GLD-I013", f"study {name!r} was charged less than it costs")
-    if text is not None:
-        digest = hashlib.sha256(str(text).encode()).hexdigest()
-        if digest != grant.body["study_digest"]:
-            raise Finding("GLD-I013", f"study {name!r} is not the one accepted")
+    if not is_asked:
+        raise Finding("GLD-I013", f"study {name!r} is not the one accepted")
+
+
+def _is_asked(grant: Grant) -> bool:
+    """Whether the study carried along is the one accepted, and promises the same."""
+    body = grant.body
+    digest = hashlib.sha256(str(body["meta"]["study"]).encode()).hexdigest()
+    privacy, data = grant.part("privacy"), grant.part("data")
+    asked = (
+        data["dataset"],
+        grant.part("study")["recipe"],
+        privacy["unit"],
+        privacy["epsilon"],
+        privacy["delta"],
+        grant.part("aggregation")["min_sites"],
+        privacy["mechanism"] != "none",
+    )
+    names = ("dataset", "recipe", "unit", "epsilon", "delta", "cohort", "protected")
+    promised = tuple(body[name] for name in names)
+    return digest == body["study_digest"] and asked == promised

@@ -6,7 +6,8 @@ rows, writes the ledger, or loads torch.
 """
 
 from guilder_shared.reports.build import build
+from guilder_shared.reports.consortium import verify_any
 from guilder_shared.reports.verify import Verification, VerifiedStudy, verify
 from guilder_shared.reports.write import write
 
-__all__ = ["Verification", "VerifiedStudy", "build", "verify", "write"]
+__all__ = ["Verification", "VerifiedStudy", "build", "verify", "verify_any", "write"]

@@ -47,11 +47,9 @@ def check(book: Book, rows: list[Report], claimed: Report | None = None) -> Repo
             was accepted (GLD-I014).
     """
     try:
-        for grant in book.grants.values():
-            _check_study(grant)
         true = compose(book, rows)
         if claimed is not None:
-            _compare(true, claimed)
+            compare(true, claimed)
         for study in true["studies"]:
             _check_cost(study)
     except IntegrityError:
@@ -61,7 +59,7 @@ def check(book: Book, rows: list[Report], claimed: Report | None = None) -> Repo
     return true
 
 
-def _compare(true: Any, claimed: Any, where: str = "report") -> None:
+def compare(true: Any, claimed: Any, where: str = "report") -> None:
     """Raise unless both are equal: `INEXACT` numbers nearly, sentences in numbers.
 
     A later Guilder may word a sentence better, but never with other figures.
@@ -72,15 +70,23 @@ def _compare(true: Any, claimed: Any, where: str = "report") -> None:
     if name in SENTENCES:
         _compare_wording(true, claimed, where)
     elif isinstance(true, dict) and isinstance(claimed, dict):
+        added = sorted(claimed.keys() - true.keys())
+        if added:
+            raise IntegrityError(
+                "GLD-I091",
+                f"{where} has a member {added[0]!r:.60} that no such report has",
+                why="A newer Guilder wrote it, or somebody who signs added it.",
+                fix="Verify it with the newest Guilder; else ask the site.",
+            )
         if true.keys() != claimed.keys():
             raise disagrees(where)
         for part in true:
-            _compare(true[part], claimed[part], f"{where}.{part}")
+            compare(true[part], claimed[part], f"{where}.{part}")
     elif isinstance(true, list) and isinstance(claimed, list):
         if len(true) != len(claimed):
             raise disagrees(where)
         for number, (one, other) in enumerate(zip(true, claimed, strict=True), 1):
-            _compare(one, other, f"{where}[{number}]")
+            compare(one, other, f"{where}[{number}]")
     elif isinstance(true, bool) != isinstance(claimed, bool) or (
         true != claimed and not (INEXACT.search(where) and _near(true, claimed))
     ):
@@ -113,8 +119,21 @@ def disagrees(where: str) -> IntegrityError:
     )
 
 
+def check_study(grant: Grant) -> None:
+    """Raise unless a grant was charged what its event costs, for the study accepted.
+
+    Raises:
+        IntegrityError: GLD-I013, with what of it differs.
+    """
+    try:
+        _check_study(grant)
+    except (GuilderError, ArithmeticError, *MALFORMED) as error:
+        if isinstance(error, IntegrityError):
+            raise
+        raise disagrees(f"the cost of study {grant.study_name!r}") from None
+
+
 def _check_study(grant: Grant) -> None:
-    """The study carried along must be the one accepted, and must have this event."""
     _check_renyi(grant)
     text = grant.meta.get("study")
     if text is None:

@@ -98,7 +98,7 @@ def read(raw: bytes, keys: Collection[str] = ()) -> SignedFile:
     schema = _schema(raw)
     entries = _found(raw)
     if not entries or not raw.endswith(b"}\n"):
-        raise _cut_off()
+        raise cut_off()
     check_hashes(entries)
     key = _key(entries[0])
     if keys and key not in keys:
@@ -138,7 +138,8 @@ def no_file(reason: str, name: str = "the file") -> IntegrityError:
     )
 
 
-def _cut_off() -> IntegrityError:
+def cut_off() -> IntegrityError:
+    """What to say of a file without its end, or with more than it (GLD-I071)."""
     return IntegrityError(
         "GLD-I071",
         "the file ends before its end, or goes on after it",
@@ -147,20 +148,25 @@ def _cut_off() -> IntegrityError:
     )
 
 
+def too_new(found: str, newest: str) -> IntegrityError:
+    """What to say of a form that came after this Guilder (GLD-I070)."""
+    return IntegrityError(
+        "GLD-I070",
+        f"{found} is newer than this Guilder, which reads {newest}",
+        fix="Verify it with the Guilder that wrote it, or a newer one.",
+    )
+
+
 def _schema(raw: bytes) -> str:
     named = _family(raw)
     if named is None:
         if raw.startswith((b'{"as_of":', BODY)):
-            raise _cut_off()
+            raise cut_off()
         raise no_file("it names no schema that is read here")
     family, number = named[1].decode(), named[2].decode()
     newest = REPORT if REPORT.startswith(family) else EXPORT
     if int(number) > int(newest.removeprefix(family)):
-        raise IntegrityError(
-            "GLD-I070",
-            f"{family}{number} is newer than this Guilder, which reads {newest}",
-            fix="Verify it with the Guilder that wrote it, or a newer one.",
-        )
+        raise too_new(family + number, newest)
     if family + number != newest:
         raise no_file("it names no schema that is read here")
     return newest

@@ -5,7 +5,7 @@ the site's public key, which the reader must have from elsewhere, also that this
 signed it. Loads no torch, opens no connection.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from guilder_shared.chain import Entry
 from guilder_shared.errors import IntegrityError
 from guilder_shared.privacy.ledger.book import Book
-from guilder_shared.reports import claims, files, words
+from guilder_shared.reports import claims, files, shapes, words
 from guilder_shared.reports.approvals import fingerprint
 from guilder_shared.reports.build import SCHEMA, Report, row
 from guilder_shared.reports.files import SignedFile
@@ -57,6 +57,7 @@ class Verification:
         site: The site's name.
         public_key: The key that signed report and entries, 64 hex digits.
         key_confirmed: True if the reader gave this key.
+        officer_confirmed: True if the reader gave the officer's first key.
         ledger_compared: True if the reader gave an export that holds its entries.
         as_of: Time of the newest entry.
         num_entries: In the ledger.
@@ -67,6 +68,7 @@ class Verification:
     site: str
     public_key: str
     key_confirmed: bool
+    officer_confirmed: bool
     ledger_compared: bool
     as_of: str
     num_entries: int
@@ -94,7 +96,12 @@ class Verification:
 
 
 def verify(
-    path: Path, *, public_key: str | None = None, ledger: Path | None = None
+    path: Path,
+    *,
+    public_key: str | None = None,
+    ledger: Path | None = None,
+    keys: Collection[str] = (),
+    officers: Collection[str] = (),
 ) -> Verification:
     """Check everything a report claims; about one second a distinct study.
 
@@ -108,36 +115,42 @@ def verify(
             report that somebody else made and signed whole also verifies; the answer
             then names the key to compare.
         ledger: An export of the site's ledger, which must hold the file's entries.
+        keys: Several sites' keys, of which this site's must be one.
+        officers: Officers' keys as the reader knows them; the one that the ledger
+            began with must be one of them. Later ones follow from it, signed.
 
     Raises:
         IntegrityError: The file is not as Guilder wrote it (as `files.read`); an entry
             cannot be (GLD-I007, GLD-I060, GLD-I061); a figure does not follow
-            (GLD-I013) or events cost more than was accepted (GLD-I014); the ledger is
-            another one (GLD-I073) or does not hold these entries (GLD-I074).
+            (GLD-I013, GLD-I091) or events cost more than was accepted (GLD-I014); the
+            ledger is another one (GLD-I073) or does not hold these entries
+            (GLD-I074); the officer is another one (GLD-I092).
     """
-    keys = () if public_key is None else (public_key,)
+    keys = keys if public_key is None else (public_key,)
     signed = files.read(files.load(path), keys)
-    found = check(signed)
+    found = check(signed, officers)
     if ledger is not None:
         other = files.read(files.load(ledger), keys)
         _compare(signed, other)
         replay(other.entries)
-    return _verification(signed, found, bool(keys), ledger is not None)
+    return verification(signed, found, keys, officers, ledger is not None)
 
 
-def check(signed: SignedFile) -> Report:
+def check(signed: SignedFile, officers: Collection[str] = ()) -> Report:
     """Hold a file's figures against its entries; the true report, unsigned.
 
     Raises:
-        IntegrityError: As `verify`, from GLD-I007 on.
+        IntegrityError: As `verify`, from GLD-I007 on; GLD-I092 the ledger began with
+            another officer's key.
     """
     book = replay(signed.entries)
+    _check_officer(signed.entries[0], officers)
     rows = [row(entry) for entry in signed.entries]
     if signed.schema == SCHEMA:
         claimed = {k: part for k, part in signed.content.items() if k != "signature"}
         return claims.check(book, rows, claimed)
-    if signed.content["site"] != {"name": book.site, "public_key": book.public_hex}:
-        raise claims.disagrees("site")
+    site = {"name": book.site, "public_key": book.public_hex}
+    claims.compare(site, signed.content["site"], "site")
     return claims.check(book, rows)
 
 
@@ -150,8 +163,25 @@ def replay(entries: Sequence[Entry]) -> Book:
     """
     book = Book()
     for entry in entries:
+        if entry.kind != "ledger":  # whose format is looked at first
+            shapes.check(entry)
         book.apply(entry)
+        if entry.kind == "ledger":
+            shapes.check(entry)
+    for grant in book.grants.values():
+        claims.check_study(grant)
     return book
+
+
+def _check_officer(first: Entry, officers: Collection[str]) -> None:
+    key = str(first.content()["officer"])
+    if officers and key not in officers:
+        raise IntegrityError(
+            "GLD-I092",
+            f"the ledger began with the officer's key {key[:16]}…, not one you gave",
+            why="Its orders are another officer's, or the site's own.",
+            fix="Give the key that the ledger began with; later ones follow from it.",
+        )
 
 
 def _compare(one: SignedFile, other: SignedFile) -> None:
@@ -174,14 +204,20 @@ def _differs(error_id: str, what: str) -> IntegrityError:
     return IntegrityError(error_id, what, fix="Ask the site for both files again.")
 
 
-def _verification(
-    signed: SignedFile, found: Report, confirmed: bool, compared: bool
+def verification(
+    signed: SignedFile,
+    found: Report,
+    keys: Collection[str],
+    officers: Collection[str],
+    compared: bool = False,
 ) -> Verification:
+    """What there is to say of a file that is sound."""
     return Verification(
         schema=signed.schema,
         site=found["site"]["name"],
         public_key=signed.public_key,
-        key_confirmed=confirmed,
+        key_confirmed=bool(keys),
+        officer_confirmed=bool(officers),
         ledger_compared=compared,
         as_of=found["as_of"],
         num_entries=len(signed.entries),

@@ -23,7 +23,7 @@ def test_both_verifiers_say_the_same_of_a_sound_report(written: Any) -> None:
     key = written.key.public_hex
     theirs = reports.verify(written.report, public_key=key)
 
-    ours = check(written.report.read_bytes(), key)
+    ours = check(written.report.read_bytes(), [key])
 
     assert ours["site"] == theirs.site
     assert ours["num_entries"] == theirs.num_entries
@@ -45,16 +45,18 @@ def test_a_report_is_compared_with_the_ledger_it_came_from(
         strangers = export(other)
     lines = ledger.splitlines(keepends=True)
 
-    assert verdicts(raw, None, ledger) == {""}
-    assert verdicts(ledger, written.key.public_hex, ledger) == {""}
-    assert verdicts(raw, None, written.older.read_bytes()) == {"GLD-I074"}
-    assert verdicts(ledger, None, written.older.read_bytes()) == {"GLD-I074"}
-    assert verdicts(written.older.read_bytes(), None, ledger) == {""}
-    assert verdicts(raw, None, others) == {"GLD-I073"}
-    assert verdicts(raw, None, strangers) == {"GLD-I073"}
-    assert verdicts(raw, None, b"".join(lines[:-1])) == {"GLD-I071"}
-    assert verdicts(raw, None, b"".join(lines[:50] + lines[51:])) == {"GLD-I001"}
-    assert verdicts(raw, None, b"") == {"GLD-I011"}
+    older = written.older.read_bytes()
+
+    assert verdicts(raw, ledger=ledger) == {""}
+    assert verdicts(ledger, keys=(written.key.public_hex,), ledger=ledger) == {""}
+    assert verdicts(raw, ledger=older) == {"GLD-I074"}
+    assert verdicts(ledger, ledger=older) == {"GLD-I074"}
+    assert verdicts(older, ledger=ledger) == {""}
+    assert verdicts(raw, ledger=others) == {"GLD-I073"}
+    assert verdicts(raw, ledger=strangers) == {"GLD-I073"}
+    assert verdicts(raw, ledger=b"".join(lines[:-1])) == {"GLD-I071"}
+    assert verdicts(raw, ledger=b"".join(lines[:50] + lines[51:])) == {"GLD-I001"}
+    assert verdicts(raw, ledger=b"") == {"GLD-I011"}
 
 
 def test_a_figure_that_does_not_follow_is_found_though_it_is_signed(
@@ -64,7 +66,7 @@ def test_a_figure_that_does_not_follow_is_found_though_it_is_signed(
     forged["budgets"][0]["epsilon"]["left"] = 8.0
 
     with pytest.raises(Finding, match="left"):
-        check(forge.sign(forged))
+        check(forge.sign(forged, written.key))
 
 
 def test_the_packed_file_runs_alone_and_is_the_same_each_time(

@@ -57,7 +57,7 @@ def study(name: str, unit: str = "record", **privacy: Any) -> Study:
     )
 
 
-def ledger_of(*studies: Study, site: str = "bank-a") -> Ledger:
+def ledger_of(*studies: Study, site: str = "bank-a", key: SigningKey = KEY) -> Ledger:
     officer = Officer(OFFICERS_KEY, site=site)
     orders = [
         officer.budget("clients", 4.0, 1e-5, ["loans"], None, (365, 3.5)),
@@ -70,7 +70,7 @@ def ledger_of(*studies: Study, site: str = "bank-a") -> Ledger:
         ),
     ]
     named: Any = {"site": site, "officer": officer.public_hex}
-    ledger = Ledger.open(None, KEY, orders=orders, **named)
+    ledger = Ledger.open(None, key, orders=orders, **named)
     for each in studies:
         plan = accounting.solve(each)
         event = accounting.turn_event(each, plan)
@@ -212,7 +212,7 @@ def test_a_consortium_is_one_page_of_verified_reports(tmp_path: Path) -> None:
     shared = study("default", "person")
     paths = []
     for site in ("bank-a", "bank-b"):
-        with ledger_of(shared, site=site) as ledger:
+        with ledger_of(shared, site=site, key=SigningKey.generate()) as ledger:
             paths.append(reports.write(ledger, tmp_path))
 
     found = consortium.combine(paths)
