@@ -13,15 +13,18 @@ This module knows no network.
 
 import logging
 import time
+from dataclasses import dataclass
 
 from guilder_client import consent, policy
 from guilder_client.rollback import demand_newest
 from guilder_client.site import Site
+from guilder_client.variates import Variates
 from guilder_client.witnesses import NOT_HEARD
 from guilder_shared import witnessing
 from guilder_shared.errors import (
     BudgetSpent,
     GuilderError,
+    IntegrityError,
     PolicyRefused,
     without_values,
 )
@@ -66,6 +69,7 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
             site.hear_witnesses()
             acknowledge(site, grant, request.receipt, request.witness)
             model = unpack(request.model, registry.shapes(study))
+            control = _control(site, request, study)
             spend = site.ledger.spend(  # 2 durable
                 grant.grant_id, request.turn_no, request.fingerprint()
             )
@@ -85,8 +89,9 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
                 )
             else:
                 examples = site.read(grant.grant_id, study)  # 4 rows
-                update = _train(site, request, study, plan, model, examples)  # 5
-                data = _seal(site, grant, request.turn_no, update)  # 6 durable
+                parts = (study, plan, model, examples, control)
+                update = _train(site, request, *parts)  # 5
+                data = _seal(site, request, study, update, control)  # 6 durable
         except Exception as error:
             told = (request.turn_no, grant.study_name, without_values(error))
             log.error("turn %s of %s failed: %s", *told)
@@ -131,7 +136,37 @@ def close(site: Site, closing: Close) -> None:
         demand_newest(site.ledger, grant.server, closing.witness)
         acknowledge(site, grant, closing.receipt, closing.witness)
         site.ledger.close(grant.grant_id)
+        _variates(site).forget(grant.grant_id)
         site.forget(grant.grant_id)
+
+
+@dataclass(frozen=True)
+class _Control:
+    """The global control variate of a turn, and the site's own that it begins from."""
+
+    whole: Weights
+    own: Weights
+
+
+def _control(site: Site, request: TurnRequest, study: Study) -> _Control | None:
+    """The variates of this turn; None where the study has none. Reads no row."""
+    if study.aggregation.has_controls != bool(request.control):
+        raise IntegrityError(
+            "GLD-I111",
+            f"the turn's request has {'a' if request.control else 'no'} control "
+            f'variate, with strategy = "{study.aggregation.strategy}"',
+            fix="Compare the versions on both sides.",
+        )
+    if not request.control:
+        return None
+    shapes = registry.shapes(study)
+    own = _variates(site).base(request, shapes)
+    _variates(site).settle(request)
+    return _Control(unpack(request.control, shapes), own)
+
+
+def _variates(site: Site) -> Variates:
+    return Variates(site.settings.site.state_dir / "variates")
 
 
 def _train(
@@ -141,8 +176,10 @@ def _train(
     plan: Plan,
     model: Weights,
     examples: Examples,
+    control: _Control | None,
 ) -> Weights:
     from guilder_shared.training.fit import fit
+    from guilder_shared.training.variates import shift
 
     return fit(
         model,
@@ -157,13 +194,26 @@ def _train(
             turn_no=request.turn_no,
             simulation_seed=site.seed,
         ),
+        shift=None if control is None else shift(control.own, control.whole),
     )
 
 
-def _seal(site: Site, grant: Grant, turn_no: int, update: Weights) -> bytes:
+def _seal(
+    site: Site,
+    request: TurnRequest,
+    study: Study,
+    update: Weights,
+    control: _Control | None,
+) -> bytes:
+    """Make the update durable, after what must not be lost with it."""
+    from guilder_shared.training.variates import renewed
+
     data = pack(update)
-    digest = site.sealed.write(grant.grant_id, turn_no, data)
-    site.ledger.seal(grant.grant_id, turn_no, digest)
+    if control is not None:
+        own = renewed(control.own, control.whole, update, study)
+        _variates(site).write(request, data, own)
+    digest = site.sealed.write(request.grant_id, request.turn_no, data)
+    site.ledger.seal(request.grant_id, request.turn_no, digest)
     return data
 
 

@@ -1,13 +1,13 @@
 """The sum of a round: replies folded one by one, in integers, and forgotten.
 
-FedAvg over updates, weighted by public sizes. Folding is int64 fixed point, so the
+A mean of updates weighted by public sizes. Folding is int64 fixed point, so the
 same replies give the same bytes in any order. This module knows no wire, no privacy.
 
 Range: weights sum to at most 512 * 2^14 = 2^23; a folded value is at most
 2^10 * 2^30 * 2^23 = 2^63, and the check is strict, so nothing overflows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,6 +21,9 @@ SCALE: Final = 2**30  # fixed point: one unit is 2^-30, about 1e-9
 LARGEST_WEIGHT: Final = 2**14
 LARGEST_UPDATE: Final = 2.0**10  # per coordinate; a site beyond is blamed
 MOST_SITES: Final = 512
+BLOCK: Final = 2**16  # coordinates at a time: what lies beside a model stays small
+
+Numbers = npt.NDArray[np.float64]
 
 
 @dataclass
@@ -29,6 +32,11 @@ class Total:
 
     sums: dict[str, npt.NDArray[np.int64]] = field(default_factory=dict)
     weight: int = 0
+
+    def centre(self, name: str, block: slice) -> Numbers:
+        """The mean of the updates of one parameter, flattened, in one block."""
+        assert self.weight > 0, "a round without replies is never stepped"
+        return self.sums[name].reshape(-1)[block] / (float(SCALE) * self.weight)
 
 
 def weigh(public_sizes: Mapping[str, int]) -> dict[str, int]:
@@ -53,6 +61,12 @@ def empty(model: Weights) -> Total:
     return Total({name: np.zeros(w.shape, np.int64) for name, w in model.items()})
 
 
+def blocks(size: int) -> Iterator[slice]:
+    """Slices of `BLOCK` that cover a flattened array of this size."""
+    for start in range(0, size, BLOCK):
+        yield slice(start, min(start + BLOCK, size))
+
+
 def check(update: Weights) -> None:
     """Check that an update may be folded; its names and shapes are checked already.
 
@@ -60,29 +74,30 @@ def check(update: Weights) -> None:
         IntegrityError: GLD-I045 a coordinate is not finite or is 2^10 or more.
     """
     for name, values in update.items():
-        if not bool((np.abs(values) < LARGEST_UPDATE).all()):  # also catches NaN
-            raise IntegrityError(
-                "GLD-I045",
-                f"it sent an update of {name!r} that is not finite or reaches "
-                f"{LARGEST_UPDATE:.0f}. It was not added.",
-                fix="lower [training] learning_rate, or leave the site out",
-            )
+        flat = values.reshape(-1)
+        for block in blocks(flat.size):
+            if not bool((np.abs(flat[block]) < LARGEST_UPDATE).all()):  # NaN too
+                raise IntegrityError(
+                    "GLD-I045",
+                    f"it sent an update of {name!r} that is not finite or reaches "
+                    f"{LARGEST_UPDATE:.0f}. It was not added.",
+                    fix="lower [training] learning_rate, or leave the site out",
+                )
 
 
-def fold(total: Total, update: Weights, *, weight: int) -> Total:
-    """Add one site's update, checked before; it may be dropped afterwards."""
+def fold(total: Total, update: Weights, *, weight: int, scale: float = 1.0) -> Total:
+    """Add one site's update, checked before; it may be dropped afterwards.
+
+    Args:
+        total: The sum so far; it is changed.
+        update: As `check` allows it.
+        weight: From `weigh`.
+        scale: In (0, 1]; the update is made so much shorter.
+    """
     for name, values in update.items():
-        units = np.rint(values.astype(np.float64) * SCALE).astype(np.int64)
-        total.sums[name] += units * weight
+        flat, sums = values.reshape(-1), total.sums[name].reshape(-1)
+        for block in blocks(flat.size):
+            units = np.rint(flat[block].astype(np.float64) * (scale * SCALE))
+            sums[block] += units.astype(np.int64) * weight
     total.weight += weight
     return total
-
-
-def step(model: Weights, total: Total) -> Weights:
-    """The next global model: model + weighted mean of the updates, float32."""
-    assert total.weight > 0, "a round without replies is never stepped"
-    divisor = float(SCALE) * total.weight
-    return {
-        name: (w.astype(np.float64) + total.sums[name] / divisor).astype(np.float32)
-        for name, w in model.items()
-    }

@@ -13,12 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any, Final
 
 from guilder_server import aggregate, exclusion
 from guilder_server.cohort import Cohort, Member, blaming, refusal
 from guilder_server.grid import Sites
 from guilder_server.heads import Heads
 from guilder_server.runstore import RunStore
+from guilder_server.strategies import Kept, Strategy, Whole
 from guilder_shared import wire
 from guilder_shared.errors import IntegrityError, RunFailed
 from guilder_shared.messages import (
@@ -40,6 +42,8 @@ from guilder_shared.training.average import average
 Evaluate = Callable[[Weights], dict[str, float]]
 BUSY_S = 0.05  # before a site is asked again that was busy or gave a turn up
 MOST_BUSY_S = 1.0  # a site that stays busy, such as a paused one, is asked less often
+STATE: Final = "strategy"  # names of what a strategy keeps, in the run store
+KEPT: Final = "strategy_since"
 ATTEMPTS = 2  # a round without quorum is asked once more, then the run stops
 
 
@@ -73,25 +77,31 @@ def run(task: Run, sites: Sites) -> Weights:
         patience_s=task.patience_s,
         told=lambda site, why: store.event("site-waits", site=site, why=why),
     )  # fmt: skip
+    strategy = Strategy(study, task.plan, store.folder / "updates.tmp")
+    shapes = strategy.state_shapes(store.shapes())
+    kept = strategy.kept(store.shapes(), store.beside(STATE, shapes), store.fact(KEPT))
     model, published = store.iterate(), store.model()
     for round_no in store.remaining(study.training.rounds):
         cohort.choose(awaited=store.last_sites())  # 1 who
         weights = cohort.weights(exclusion.sizes(store, round_no))
-        total, receipts = aggregate.empty(model), dict[str, Receipt]()
-        heads = dict[str, Head]()
-        for member, reply, update in _turns(task, cohort, round_no, model):  # 2 ask
-            total = aggregate.fold(  # 3 sum, and forget
-                total, update, weight=weights[member.site]
-            )
+        updates = strategy.begin(model, weights)
+        receipts, heads = dict[str, Receipt](), dict[str, Head]()
+        asked = Asked(round_no, model, kept)
+        for member, reply, update in _turns(task, cohort, asked):  # 2 ask
+            updates.add(update, member)  # 3 sum, and forget
             receipts[member.site] = Receipt(reply.turn_no, sha256(reply.update))
             if reply.head is not None:
                 heads[member.site] = reply.head
-        model = aggregate.step(model, total)  # 4 learn
+        whole = Whole.of(weights, cohort.members, receipts)
+        model, kept = strategy.close(round_no, model, updates, kept, whole)  # 4 learn
         published = _published(study, published, model, round_no)
-        apart = None if published is model else model
+        beside = {STATE: kept.state} if kept.state else {}
+        if published is not model:
+            beside["iterate"] = model
+        facts = {} if kept.facts is None else {KEPT: kept.facts}
         measured = task.evaluate(published)
         task.heads.remember(heads, run_id=store.run_id)  # durable before the round
-        store.commit(round_no, published, receipts, measured, apart)  # 5 remember
+        store.commit(round_no, published, receipts, measured, beside, facts)  # 5
     cohort.close(store.receipts())
     return published
 
@@ -102,8 +112,17 @@ def _published(study: Study, before: Weights, model: Weights, round_no: int) -> 
     return model if decay is None else average(before, model, round_no, decay)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a round asks of every site."""
+
+    round_no: int
+    model: Weights
+    kept: Kept
+
+
 def _turns(
-    task: Run, cohort: Cohort, round_no: int, model: Weights
+    task: Run, cohort: Cohort, asked: Asked
 ) -> Iterator[tuple[Member, TurnReply, Weights]]:
     """Ask every member for its turn; yield each checked update as it arrives.
 
@@ -112,9 +131,10 @@ def _turns(
     whose answer fails a check is out (`exclusion`) and counts as no answer.
     """
     missing = {member.node_id: member for member in cohort.members.values()}
-    num_answers, quorum = 0, task.study.aggregation.min_sites
+    num_answers, round_no = 0, asked.round_no
+    quorum = task.study.aggregation.min_sites
     for _ in range(ATTEMPTS):
-        for member, answer in _ask(task, cohort, missing, round_no, model):
+        for member, answer in _ask(task, cohort, missing, asked):
             del missing[member.node_id]
             if isinstance(answer, IntegrityError):
                 exclusion.exclude(task.store, cohort, member, round_no, answer)
@@ -143,8 +163,7 @@ def _ask(
     task: Run,
     cohort: Cohort,
     missing: dict[int, Member],
-    round_no: int,
-    model: Weights,
+    whole: Asked,
 ) -> Iterator[tuple[Member, Answer]]:
     """One deadline's worth of asking; a turn given up is asked under a new number.
 
@@ -153,14 +172,13 @@ def _ask(
     deadline_s = task.study.aggregation.round_deadline_s
     asked, ends = dict(missing), time.monotonic() + deadline_s
     busy_s, waiting = BUSY_S, set[str]()
-    packed = pack(model)
-    record = wire.model_record(packed)
+    packed = _Packed.of(whole)
     while asked and (left_s := ends - time.monotonic()) > 0:
         failed: dict[int, Member] = {}
-        requests = _requests(task, asked, round_no, packed)
-        contents = {n: wire.encode_request(r, record) for n, r in requests.items()}
+        requests = _requests(task, asked, packed)
+        contents = {n: packed.request(r) for n, r in requests.items()}
         for node_id, content in cohort.sites.ask(
-            contents, wire.TURN, group=str(round_no), timeout_s=left_s
+            contents, wire.TURN, group=str(whole.round_no), timeout_s=left_s
         ):
             member = asked[node_id]
             try:
@@ -177,7 +195,7 @@ def _ask(
             elif reply.verdict in (Verdict.TURN_FAILED, Verdict.BUSY):
                 failed[node_id] = member
                 if reply.verdict == Verdict.TURN_FAILED:
-                    _give_up(task, member, round_no, reply.turn_no)
+                    _give_up(task, member, whole.round_no, reply.turn_no)
                     ends = time.monotonic() + deadline_s
                 elif member.site not in waiting:
                     waiting.add(member.site)
@@ -190,22 +208,52 @@ def _ask(
             busy_s = min(2 * busy_s, MOST_BUSY_S)
 
 
+@dataclass(frozen=True)
+class _Packed:
+    """What all sites of a round get, as bytes and as records, made once."""
+
+    round_no: int
+    since: int  # the first round whose control variates count
+    model: bytes
+    control: bytes
+    records: dict[str, Any]
+
+    @classmethod
+    def of(cls, whole: Asked) -> "_Packed":
+        model, control = pack(whole.model), b""
+        records = {wire.MODEL: wire.model_record(model)}
+        since = whole.kept.since
+        if whole.kept.control is not None:
+            control = pack(whole.kept.control)
+            records[wire.CONTROL] = wire.model_record(control)
+        round_no = whole.round_no
+        return cls(round_no, since.round_no if since else 0, model, control, records)
+
+    def request(self, request: TurnRequest) -> Any:
+        """A request as Flower's records, which `rounds` does not look into."""
+        return wire.encode_request(request, self.records)
+
+
 def _requests(
-    task: Run, asked: Mapping[int, Member], round_no: int, model: bytes
+    task: Run, asked: Mapping[int, Member], packed: _Packed
 ) -> dict[int, TurnRequest]:
     """The same round and site give the same request until the turn is given up."""
-    receipts = task.store.receipts()
-    with task.store.at_once():  # the numbers of all sites, durable by one fsync
+    store, receipts = task.store, task.store.receipts()
+    bases = store.receipts(packed.since) if packed.control else {}
+    numbers = {site: receipt.turn_no for site, receipt in bases.items()}
+    with store.at_once():  # the numbers of all sites, durable by one fsync
         return {
             node_id: TurnRequest(
-                run_id=task.store.run_id,
+                run_id=store.run_id,
                 grant_id=member.grant_id,
-                turn_no=task.store.turn_no(round_no, member.site, member.grant_id),
-                round_no=round_no,
+                turn_no=store.turn_no(packed.round_no, member.site, member.grant_id),
+                round_no=packed.round_no,
                 study_digest=task.study.digest(),
-                model=model,
+                model=packed.model,
                 receipt=receipts.get(member.site),
                 witness=task.heads.newest(member.site),
+                control=packed.control,
+                control_base=numbers.get(member.site, 0),
             )
             for node_id, member in asked.items()
         }

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Self
 
+from guilder_server.runfiles import append, as_toml, metric_lines
 from guilder_shared import durable
 from guilder_shared.errors import GuilderError, IntegrityError, RunFailed
 from guilder_shared.messages import Plan, Receipt, Weights, pack, sha256, unpack
@@ -50,7 +51,7 @@ class RunStore:
         Killed in here, the folder holds a whole run or none (`begun`).
         """
         folder.mkdir(parents=True, exist_ok=True)
-        durable.write(folder / "study.toml", _as_toml(study))
+        durable.write(folder / "study.toml", as_toml(study))
         store = cls(folder, study)
         with store.at_once():
             own = {"digest": study.digest(), "rounds": study.training.rounds}
@@ -144,25 +145,38 @@ class RunStore:
         (expected,) = self._db.execute(
             "SELECT model_sha256 FROM rounds WHERE round_no=?", (last,)
         ).fetchone()
-        return self._read(self.model_path(last), last, expected)
+        return self._read(self.model_path(last), last, expected, self._shapes)
 
     def iterate(self) -> Weights:
         """The model that the next round trains; raises as `model`."""
-        last, expected = self.last_round(), self.fact("iterate")
-        if expected is None:
-            return self.model()
-        return self._read(self._iterate_path(last), last, expected)
+        found = self.beside("iterate", self._shapes)
+        return self.model() if found is None else found
 
-    def _read(self, path: Path, round_no: int, expected: str) -> Weights:
+    def beside(
+        self, name: str, shapes: Mapping[str, tuple[int, ...]]
+    ) -> Weights | None:
+        """What was committed beside the last round's model; raises as `model`."""
+        last, expected = self.last_round(), self.fact(name)
+        if expected is None:
+            return None
+        return self._read(self._beside(last, name), last, expected, shapes)
+
+    def _read(
+        self,
+        path: Path,
+        round_no: int,
+        expected: str,
+        shapes: Mapping[str, tuple[int, ...]],
+    ) -> Weights:
         data = path.read_bytes()
         if sha256(data) != expected:
             raise IntegrityError(
                 "GLD-I049", f"{path} is not what round {round_no} wrote"
             )
-        return unpack(data, self._shapes)
+        return unpack(data, shapes)
 
-    def _iterate_path(self, round_no: int) -> Path:
-        return self.model_path(round_no).with_name("iterate.safetensors")
+    def _beside(self, round_no: int, name: str) -> Path:
+        return self.model_path(round_no).with_name(f"{name}.safetensors")
 
     def model_path(self, round_no: int) -> Path:
         """Where a round's model lies."""
@@ -214,10 +228,11 @@ class RunStore:
             "UPDATE turns SET dropped=1 WHERE round_no=? AND site=?", (round_no, site)
         )
 
-    def receipts(self) -> dict[str, Receipt]:
-        """The last committed receipt of every site."""
+    def receipts(self, since: int = 0) -> dict[str, Receipt]:
+        """The last committed receipt of every site, from a round on."""
         latest: dict[str, Receipt] = {}
-        rows = self._db.execute("SELECT receipts FROM rounds ORDER BY round_no")
+        select = "SELECT receipts FROM rounds WHERE round_no>=? ORDER BY round_no"
+        rows = self._db.execute(select, (since,))
         for (text,) in rows:
             for site, (turn_no, digest) in json.loads(text).items():
                 latest[site] = Receipt(turn_no, digest)
@@ -229,17 +244,20 @@ class RunStore:
         model: Weights,
         receipts: Mapping[str, Receipt],
         metrics: Mapping[str, float],
-        iterate: Weights | None = None,
+        beside: Mapping[str, Weights] | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         """Make a round's model durable; afterwards the round is never run again.
 
-        `iterate` is what the next round trains, where that is not `model`.
+        `beside` it lies what else the next round needs, by name (`beside`), and
+        `facts` hold from then on. Of both only the last round's are kept.
         """
-        data = pack(model)
+        data, known = pack(model), dict(facts or {})
         durable.write(self.model_path(round_no), data)
-        if iterate is not None:
-            further = pack(iterate)
-            durable.write(self._iterate_path(round_no), further)
+        for name, weights in (beside or {}).items():
+            further = pack(weights)
+            durable.write(self._beside(round_no, name), further)
+            known[name] = sha256(further)
         now = time.time()
         told = {"metrics": dict(metrics), "sites": sorted(receipts)}
         with self.at_once():
@@ -253,13 +271,13 @@ class RunStore:
                     now,
                 ),
             )
-            if iterate is not None:
-                self._set("iterate", sha256(further))
+            for key, value in known.items():
+                self._set(key, value)
             event = self._record("round", {"round": round_no, **told})
-        if iterate is not None:  # training never goes back to the one before
-            self._iterate_path(round_no - 1).unlink(missing_ok=True)
-        for line in _metric_lines(round_no, metrics, now):
-            _append(self.folder / "metrics.jsonl", line)
+        for name in beside or {}:  # training never goes back to the one before
+            self._beside(round_no - 1, name).unlink(missing_ok=True)
+        for line in metric_lines(round_no, metrics, now):
+            append(self.folder / "metrics.jsonl", line)
         self._tell(event)
 
     def metrics(self) -> dict[str, float]:
@@ -300,7 +318,7 @@ class RunStore:
         return {"t": now, "kind": kind, **fields}
 
     def _tell(self, event: dict[str, Any]) -> None:
-        _append(self.folder / "events.jsonl", event)
+        append(self.folder / "events.jsonl", event)
         self.notify(event)
 
     def _set(self, key: str, value: Any) -> None:
@@ -322,7 +340,7 @@ class RunStore:
         lines = [
             line
             for number, metrics, t in rounds
-            for line in _metric_lines(number, json.loads(metrics), t)
+            for line in metric_lines(number, json.loads(metrics), t)
         ]
         for name, rows in (("metrics", lines), ("events", self.events())):
             text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -371,24 +389,3 @@ def described(error: GuilderError) -> dict[str, Any]:
 def plan_facts(plan: Plan) -> dict[str, Any]:
     """A plan as JSON, for the facts of a run."""
     return asdict(plan)
-
-
-def _as_toml(study: Study) -> bytes:
-    import tomli_w
-
-    parts = study.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return tomli_w.dumps(parts).encode()
-
-
-def _metric_lines(
-    round_no: int, metrics: Mapping[str, float], now: float
-) -> list[dict[str, Any]]:
-    return [
-        {"round": round_no, "site": None, "name": name, "value": value, "t": now}
-        for name, value in metrics.items()
-    ]
-
-
-def _append(path: Path, line: Mapping[str, Any]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")

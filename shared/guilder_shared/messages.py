@@ -98,11 +98,15 @@ class TurnRequest:
     model: bytes  # safetensors
     receipt: Receipt | None = None  # for the last turn of this site, if committed
     witness: Head | None = None  # what the server remembers of this site's ledger
+    control: bytes = b""  # safetensors: the global control variate, if there is one
+    control_base: int = 0  # the turn whose own variate this begins from; 0: none
 
     def fingerprint(self) -> str:
         """SHA-256 over everything that defines the turn; receipt and witness do not."""
         head = f"{self.run_id}|{self.grant_id}|{self.turn_no}|{self.round_no}"
         text = f"{head}|{self.study_digest}|{sha256(self.model)}"
+        if self.control:
+            text += f"|{sha256(self.control)}|{self.control_base}"
         return sha256(text.encode())
 
 

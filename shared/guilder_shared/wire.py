@@ -30,6 +30,7 @@ CLOSE: Final = "query.close"
 TURN: Final = "train"
 FIELDS: Final = "guilder"
 MODEL: Final = "model"
+CONTROL: Final = "control"
 MAX_MODEL_BYTES: Final = 2**31  # 2 GiB
 MAX_TEXT_BYTES: Final = 2**22  # 4 MiB: a study with 10,000 columns is below 1 MiB
 LARGEST_PUBLIC_SIZE: Final = 10**12  # as in site.toml
@@ -91,8 +92,14 @@ def decode_answer(content: RecordDict) -> Answer:
     )
 
 
-def encode_request(request: TurnRequest, model: ArrayRecord) -> RecordDict:
-    """A turn's request; `model` is `model_record(request.model)`, made once."""
+def encode_request(
+    request: TurnRequest, records: Mapping[str, ArrayRecord]
+) -> RecordDict:
+    """A turn's request; `records` are `model_record`s under MODEL, and CONTROL if any.
+
+    Made once, they serve all sites of a round.
+    """
+    base = {"control_base": request.control_base} if request.control else {}
     content = _records(
         run_id=request.run_id,
         grant_id=request.grant_id,
@@ -101,14 +108,17 @@ def encode_request(request: TurnRequest, model: ArrayRecord) -> RecordDict:
         study_digest=request.study_digest,
         **_receipt_fields(request.receipt),
         **_head_fields("witness", request.witness),
+        **base,
     )
-    content[MODEL] = model
+    for name, record in records.items():
+        content[name] = record
     return content
 
 
 def decode_request(content: RecordDict) -> TurnRequest:
     """The request in `content`; IntegrityError if it is not one."""
     fields = _Fields(content)
+    has_control = CONTROL in content.array_records
     return TurnRequest(
         run_id=fields.name("run_id"),
         grant_id=fields.name("grant_id"),
@@ -118,6 +128,8 @@ def decode_request(content: RecordDict) -> TurnRequest:
         model=_model_bytes(content),
         receipt=fields.receipt(),
         witness=fields.head("witness"),
+        control=_model_bytes(content, CONTROL) if has_control else b"",
+        control_base=fields.count("control_base") if has_control else 0,
     )
 
 
@@ -187,9 +199,9 @@ def _head_fields(name: str, head: Head | None) -> dict[str, Any]:
     return told
 
 
-def _model_bytes(content: RecordDict) -> bytes:
+def _model_bytes(content: RecordDict, name: str = MODEL) -> bytes:
     """The model's bytes; dtype, rank and size are checked before decoding."""
-    record = content.array_records.get(MODEL)
+    record = content.array_records.get(name)
     array = None if record is None else record.get("bytes")
     if array is None:
         raise IntegrityError("GLD-I043", "the message holds no model")

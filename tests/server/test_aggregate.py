@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guilder_server import aggregate
+from guilder_server import aggregate, learners
+from guilder_server.learners import Learner
 from guilder_shared.errors import IntegrityError, StudyError
 from guilder_shared.messages import Weights
 
@@ -22,7 +23,8 @@ def fold_all(updates: list[tuple[str, Weights]], weights: dict[str, int]) -> Wei
     total = aggregate.empty(MODEL)
     for site, update in updates:
         aggregate.fold(total, update, weight=weights[site])
-    return aggregate.step(MODEL, total)
+    model, _ = Learner(learners.add, {}).learn(MODEL, total, {})
+    return model
 
 
 def test_the_step_is_the_mean_weighted_by_public_size() -> None:

@@ -30,7 +30,7 @@ SHAPES = {"w": (2, 3)}
 
 
 def encoded_request() -> RecordDict:
-    return wire.encode_request(REQUEST, wire.model_record(REQUEST.model))
+    return wire.encode_request(REQUEST, {wire.MODEL: wire.model_record(REQUEST.model)})
 
 
 @pytest.mark.parametrize("multiplier", [None, 0.7593])

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from guilder_shared.settings.files import File, load_json, load_toml
 from guilder_shared.settings.mistakes import Contradiction, FileError, Mistake
+from guilder_shared.study.aggregation import Aggregation
 from guilder_shared.study.data import (
     CategoryColumn,
     Column,
@@ -25,7 +26,6 @@ from guilder_shared.study.data import (
     TextData,
 )
 from guilder_shared.study.parts import (
-    Aggregation,
     Evaluation,
     Header,
     Model,

@@ -122,24 +122,6 @@ class Privacy(Frozen):
     )
 
 
-class Aggregation(Frozen):
-    """How replies become one model, and how long they are waited for."""
-
-    strategy: Literal["fedavg"] = Field(
-        default="fedavg", description="mean weighted by public sizes"
-    )
-    min_sites: int = Field(ge=1, le=1_000_000, description="fewest replies of a round")
-    round_deadline_s: float = Field(
-        default=600.0, gt=0, le=604_800, description="longest wait for replies"
-    )
-    spare_turns: int = Field(
-        default=2, ge=0, le=100, description="turns that may be lost; part of epsilon"
-    )
-    reply_quantum_s: float = Field(
-        default=1.0, ge=0, le=60, description="replies leave at multiples of this"
-    )
-
-
 class Evaluation(Frozen):
     """On which rows the global model is measured."""
 

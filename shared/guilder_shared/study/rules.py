@@ -7,6 +7,15 @@ no file.
 from collections.abc import Callable
 
 from guilder_shared.settings.mistakes import Contradiction
+from guilder_shared.study.aggregation import Aggregation
+from guilder_shared.study.aggregation_rules import (
+    each_site_is_seen,
+    enough_sites_for_the_rule,
+    noise_is_known,
+    steps_can_drift,
+    strategy_has_its_keys,
+    variates_fit_the_steps,
+)
 from guilder_shared.study.data import Data, ImageData, TableData, TextData
 from guilder_shared.study.fitting import model_fits
 from guilder_shared.study.learning_rules import (
@@ -16,7 +25,6 @@ from guilder_shared.study.learning_rules import (
     turns_are_long_enough,
 )
 from guilder_shared.study.parts import (
-    Aggregation,
     Privacy,
     Simulation,
     Training,
@@ -125,4 +133,10 @@ RULES: tuple[tuple[tuple[str, ...], Callable[..., list[Contradiction]]], ...] = 
     (("training", "privacy"), _seed_is_for_tests),
     (("training", "privacy"), _joint_noise_is_one_step),
     (("aggregation", "simulation"), _enough_sites),
+    (("aggregation",), strategy_has_its_keys),
+    (("aggregation", "privacy"), each_site_is_seen),
+    (("aggregation",), enough_sites_for_the_rule),
+    (("aggregation", "training"), noise_is_known),
+    (("aggregation", "training"), variates_fit_the_steps),
+    (("aggregation", "training"), steps_can_drift),
 )

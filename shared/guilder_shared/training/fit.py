@@ -33,7 +33,7 @@ from guilder_shared.privacy.bookkeeping.step import PrivateStep, make_private_st
 from guilder_shared.privacy.sampling import TurnKeys
 from guilder_shared.study import Study
 from guilder_shared.tasks import Examples
-from guilder_shared.training import device, optimizers
+from guilder_shared.training import device, optimizers, pull
 from guilder_shared.training.augment import Copies, Losses, MeanLosses, repeated
 from guilder_shared.training.draws import Draw, Sampler
 
@@ -46,6 +46,7 @@ def fit(
     *,
     public_size: int,
     keys: TurnKeys,
+    shift: Weights | None = None,
 ) -> Weights:
     """Train one turn and return local minus global weights.
 
@@ -62,6 +63,8 @@ def fit(
             number is never used.
         keys: This attempt's randomness. The same keys give the same bytes on the same
             machine, whatever torch's seed and the number of cores.
+        shift: Added to each noised gradient, under the names of `weights`: a function
+            of earlier releases and of what the server sent (`variates`). None: nothing.
 
     Returns:
         Float32 arrays under the names of `weights`. Private as planned.
@@ -80,10 +83,12 @@ def fit(
     with device.turn():
         module = registry.load(weights, study).to(device.current().device)
         divisor = study.training.sample_rate * public_size
+        optimizer = optimizers.make(module.parameters(), study.training)
+        optimizer.pull = pull.of(module, study.aggregation.proximal, shift)
         step = make_private_step(
             module,
             _losses(study),
-            optimizers.make(module.parameters(), study.training),
+            optimizer,
             clip_norm=study.privacy.clip_norm * own_mean,
             noise_multiplier=plan.noise_multiplier or 0.0,
             divisor=divisor,

@@ -13,7 +13,7 @@ Review, crash order: in memory only.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import torch
@@ -41,6 +41,7 @@ class GradientDescent:
     Attributes:
         noise_std: Public standard deviation of the noise in `p.grad`, in the gradient's
             own units; set it before each step. Plain descent does not use it.
+        pull: Changes a noised gradient before it is used (`pull`); None leaves it.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class GradientDescent:
     ) -> None:
         self.learning_rate, self.momentum = learning_rate, momentum
         self.noise_std = 0.0
+        self.pull: Callable[[nn.Parameter, Tensor], Tensor] | None = None
         self.param_groups = [{"params": [p for p in parameters if p.requires_grad]}]
         self.state: defaultdict[nn.Parameter, dict[str, Any]] = defaultdict(dict)
         self.defaults: dict[str, Any] = {}
@@ -65,7 +67,8 @@ class GradientDescent:
         """Move every parameter against its gradient."""
         for p in self.param_groups[0]["params"]:
             if p.grad is not None:
-                p.add_(self._direction(p, p.grad), alpha=-self.learning_rate)
+                grad = p.grad if self.pull is None else self.pull(p, p.grad)
+                p.add_(self._direction(p, grad), alpha=-self.learning_rate)
 
     def _direction(self, p: nn.Parameter, grad: Tensor) -> Tensor:
         if not self.momentum:

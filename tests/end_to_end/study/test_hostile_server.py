@@ -59,7 +59,8 @@ class Liar:
         )
 
     def ask(self, request: TurnRequest) -> TurnReply:
-        content = wire.encode_request(request, wire.model_record(request.model))
+        records = {wire.MODEL: wire.model_record(request.model)}
+        content = wire.encode_request(request, records)
         return wire.decode_reply(self.send(content, wire.TURN).content)
 
 
