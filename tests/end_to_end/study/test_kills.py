@@ -100,3 +100,34 @@ def test_a_private_run_survives_at_least_twenty_kills(found: Founding) -> None:
     disturbed(hospitals, study, seed=seed, num_kills=24)
 
     check_charges(hospitals, rounds=300)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        ("strategy=fedadam", "server_learning_rate=0.1"),
+        ("strategy=scaffold", "compression=int8"),
+        ("strategy=median",),
+    ],
+    ids=lambda keys: keys[0].partition("=")[2],
+)
+def test_what_a_strategy_remembers_survives_kills(
+    found: Founding, strategy: tuple[str, ...]
+) -> None:
+    hospitals = found(allow_unprotected=True)
+    study = hospitals.study_with(
+        *LONG,
+        "training.local_steps=2",
+        *(f"aggregation.{key}" for key in strategy),
+        "privacy.mechanism=none",
+        "training.test_seed=5",
+    )
+
+    run_id = disturbed(hospitals, study, seed=11, num_kills=8)
+
+    simulate(study, hospitals.folder / "undisturbed")
+    model = hospitals.folder / "undisturbed" / "rounds" / "060" / "model.safetensors"
+    assert hospitals.model(run_id, 60) == model.read_bytes()
+    check_charges(hospitals, rounds=60)
