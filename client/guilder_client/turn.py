@@ -21,6 +21,7 @@ from guilder_client.site import Site
 from guilder_client.variates import Variates
 from guilder_client.witnesses import NOT_HEARD
 from guilder_shared import witnessing
+from guilder_shared.compression import pack_update, unpack_update
 from guilder_shared.errors import (
     BudgetSpent,
     GuilderError,
@@ -37,7 +38,6 @@ from guilder_shared.messages import (
     TurnRequest,
     Verdict,
     Weights,
-    pack,
     unpack,
 )
 from guilder_shared.models import registry
@@ -208,9 +208,11 @@ def _seal(
     """Make the update durable, after what must not be lost with it."""
     from guilder_shared.training.variates import renewed
 
-    data = pack(update)
-    if control is not None:
-        own = renewed(control.own, control.whole, update, study)
+    compression = study.aggregation.compression
+    data = pack_update(update, compression)
+    if control is not None:  # of what the server will read
+        read = unpack_update(data, registry.shapes(study), compression)
+        own = renewed(control.own, control.whole, read, study)
         _variates(site).write(request, data, own)
     digest = site.sealed.write(request.grant_id, request.turn_no, data)
     site.ledger.seal(request.grant_id, request.turn_no, digest)

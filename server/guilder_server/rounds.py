@@ -22,6 +22,7 @@ from guilder_server.heads import Heads
 from guilder_server.runstore import RunStore
 from guilder_server.strategies import Kept, Strategy, Whole
 from guilder_shared import wire
+from guilder_shared.compression import unpack_update
 from guilder_shared.errors import IntegrityError, RunFailed
 from guilder_shared.messages import (
     Head,
@@ -34,7 +35,6 @@ from guilder_shared.messages import (
     Weights,
     pack,
     sha256,
-    unpack,
 )
 from guilder_shared.study import Study
 from guilder_shared.training.average import average
@@ -270,7 +270,8 @@ def _update(task: Run, reply: TurnReply) -> Weights:
     """A reply's update, fit to be folded; empty where the reply is but a word."""
     if reply.verdict != Verdict.DONE:
         return {}
-    update = unpack(reply.update, task.store.shapes())
+    compression = task.study.aggregation.compression
+    update = unpack_update(reply.update, task.store.shapes(), compression)
     aggregate.check(update)
     return update
 

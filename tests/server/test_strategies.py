@@ -220,7 +220,10 @@ class Sites:
     def mean(self, members: tuple[str, ...]) -> np.ndarray:
         """The mean of the members' variates by weight."""
         total = sum(WEIGHTS[name] for name in members)
-        return np.sum([WEIGHTS[n] / total * self.own[n]["w"] for n in members], axis=0)
+        mean: np.ndarray = np.sum(
+            [WEIGHTS[n] / total * self.own[n]["w"] for n in members], axis=0
+        )
+        return mean
 
 
 @pytest.mark.parametrize("absent", [(), ("b",), ("a", "e")])

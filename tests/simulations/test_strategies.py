@@ -52,7 +52,7 @@ def poisoned(study: Study, real: Any) -> Any:
         app = real(find)
 
         def call(message: Message, context: Context) -> Message:
-            reply = app(message, context)
+            reply: Message = app(message, context)
             if context.node_config["site"] != "site-1":
                 return reply
             if message.metadata.message_type != wire.TURN:
@@ -151,7 +151,8 @@ def test_killed_where_state_is_written_the_run_ends_with_the_same_bytes(
     child = os.fork()
     if child == 0:  # pragma: no cover
         try:
-            dying_at(*POINTS[point], done)
+            owner, name, number, file = POINTS[point]
+            dying_at(owner, name, number, file, done)
             simulate(study, tmp_path)
         finally:
             os._exit(3)
