@@ -12,6 +12,7 @@ Review, crash order: sealed bytes of made-up rows lie in a temporary folder.
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -112,7 +113,11 @@ def _talk(offered: Offered, study: Study, nobody: "Nobody") -> Talk:
     model = pack(registry.initial(study))
     digest = study.digest()
     request = TurnRequest(offered.run_id, answer.grant_id, 1, 1, digest, model)
-    yield wire.encode_request(request, wire.model_record(model)), wire.TURN, "1"
+    records = {wire.MODEL: wire.model_record(model)}
+    if study.aggregation.has_controls:  # any will do: it is the server's
+        request = replace(request, control=model)
+        records[wire.CONTROL] = records[wire.MODEL]
+    yield wire.encode_request(request, records), wire.TURN, "1"
     reply = wire.decode_reply(nobody.heard())
     if reply.verdict != Verdict.DONE:
         nobody.refused = reply.reason or str(reply.verdict)

@@ -166,7 +166,7 @@ def _control(site: Site, request: TurnRequest, study: Study) -> _Control | None:
 
 
 def _variates(site: Site) -> Variates:
-    return Variates(site.settings.site.state_dir / "variates")
+    return Variates(site.sealed.folder / "variates")
 
 
 def _train(

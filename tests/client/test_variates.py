@@ -106,7 +106,7 @@ def moved(reply: TurnReply) -> Weights:
 
 def kept(site: Site, asked: TurnRequest) -> Weights:
     """The variate that the site kept with a turn."""
-    folder = site.settings.site.state_dir / "variates"
+    folder = site.sealed.folder / "variates"
     data = (folder / f"{asked.grant_id}-{asked.turn_no:05d}.safetensors").read_bytes()
     return unpack(data[64:], SHAPES)
 
@@ -189,7 +189,7 @@ def test_without_the_variate_nothing_is_charged_and_nothing_read(
 ) -> None:
     first = request(site)
     second = after(first, turn.take(site, first))
-    (path,) = (site.settings.site.state_dir / "variates").glob("*")
+    (path,) = (site.sealed.folder / "variates").glob("*")
     if loss == "removed":
         path.unlink()
     elif loss == "cut":
@@ -213,7 +213,7 @@ def test_a_request_without_the_control_is_refused_before_the_charge(site: Site) 
 
 
 def test_variates_that_cannot_count_any_more_are_removed(site: Site) -> None:
-    folder = site.settings.site.state_dir / "variates"
+    folder = site.sealed.folder / "variates"
     asked = request(site)
     for _ in range(3):
         asked = after(asked, turn.take(site, asked))

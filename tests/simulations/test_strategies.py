@@ -175,7 +175,7 @@ def test_state_is_kept_of_the_last_round_alone_and_variates_end_with_the_run(
     left = sorted(whole.run_dir.glob("rounds/*/strategy.safetensors"))
 
     assert [path.parent.name for path in left] == [f"{ROUNDS:03d}"]
-    assert list(whole.run_dir.glob("sites/*/variates/*")) == []
+    assert list(whole.run_dir.glob("sites/*/turns/variates/*")) == []
     assert not (whole.run_dir / "updates.tmp").exists()
 
 
