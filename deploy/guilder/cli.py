@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from guilder import config_commands, demo_commands, endings
+from guilder import config_commands, demo_commands, doctor_commands, endings
 from guilder.model_commands import app as model_app
 from guilder.privacy_commands import app as privacy_app
 from guilder_client.commands import app as client_app
@@ -32,6 +32,8 @@ app.add_typer(privacy_app, name="privacy")
 app.add_typer(model_app, name="model")
 app.add_typer(config_commands.app, name="config")
 server_app.command("witnessed")(witnessed)
+server_app.command("check")(doctor_commands.server_check)
+client_app.command("check")(doctor_commands.client_check)
 app.command("simulate")(simulation_commands.simulate)
 app.command("demo")(demo_commands.demo)
 

@@ -59,7 +59,7 @@ def test_a_site_starts_once_its_officer_has_signed_and_shows_what_holds(
     site: Path, tmp_path: Path
 ) -> None:
     key, where = str(tmp_path / "officer" / "officer.key"), ["--site", str(site)]
-    check = [sys.executable, "-m", "guilder", "client", "check", *where]
+    check = [sys.executable, "-m", "guilder", "client", "check", "--offline", *where]
     before = subprocess.run(check, capture_output=True, text=True, check=False)
 
     carried = tmp_path / "carried"
@@ -71,7 +71,7 @@ def test_a_site_starts_once_its_officer_has_signed_and_shows_what_holds(
     shown = told("budget", *where)
 
     assert (before.returncode, after.returncode) == (4, 0), after.stderr
-    assert "GLD-B020" in before.stderr
+    assert "GLD-B020" in before.stdout
     assert len(signed.stdout.splitlines()) == 3
     (budget,) = shown["budgets"]
     assert budget["epsilon"] == {"limit": 6, "spent": 0, "reserved": 0, "left": 6}

@@ -114,13 +114,13 @@ def _targets(table: "pa.Table", data: TableData) -> np.ndarray:
     """0 or 1, or the number of the class; -1 for a row that has neither."""
     if data.classes is not None:
         return answers.classes(table.column(data.target), data.classes)
-    target = _numbers(table, data.target)
+    target = numbers(table, data.target)
     return np.where((target == 0) | (target == 1), target, -1)
 
 
 def _encode_column(table: "pa.Table", name: str, column: Column) -> np.ndarray:
     if isinstance(column, NumberColumn):
-        return _scaled(_numbers(table, name), column)[:, None]
+        return _scaled(numbers(table, name), column)[:, None]
     return _one_hot(table, name, column)
 
 
@@ -145,8 +145,8 @@ def _one_hot(table: "pa.Table", name: str, column: CategoryColumn) -> np.ndarray
     return hot.astype(np.float32)
 
 
-def _numbers(table: "pa.Table", name: str) -> np.ndarray:
-    """The column as float64, NaN where there is no number."""
+def numbers(table: "pa.Table", name: str) -> np.ndarray:
+    """The column as float64, NaN where there is no number; no cell raises."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
