@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from guilder_shared.privacy import noise
-from guilder_shared.privacy.normals import BLOCK, Floats
+from guilder_shared.privacy.normals import Floats
+
+_FEW = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,6 @@ class NoiseAhead:
     """One step's noise at a time, made in the background where that is worth it.
 
     Memory: one vector of float64. Not for several threads at once. The thread ends with
-    Memory: one vector of float64. Not for several threads at once. The thread ends with
     `close`, or when nobody holds this object any more.
     """
 
@@ -55,7 +56,7 @@ class NoiseAhead:
     def start(self, order: Order) -> None:
         """Begin to draw; noise that was drawn and not taken is dropped."""
         self.drop()
-        if order.num <= BLOCK:  # a thread would cost more
+        if order.num <= _FEW:  # a thread would cost more
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, "noise")

@@ -22,6 +22,7 @@ Review, crash order: nothing is sent or written here.
 """
 
 import math
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,9 +35,9 @@ Some = np.ndarray[tuple[int], np.dtype[np.floating]]
 
 MAX_NUMBERS = 1 << 27  # trained parameters in one release; `residue` assumes it
 
-ROUNDED = (
-    1 << 13
-)  # numbers to round at once: 64 KiB comes from the heap, not the kernel
+ROUNDED = 1 << 14  # numbers to round at once: they stay in the cache
+
+_local = threading.local()
 
 _GRID_BITS = 4  # grid = 2**floor(log2(std)) / 16, hence between std/32 and std/16
 _CELL_ERROR = 2.0**-35  # point 2
@@ -169,14 +170,25 @@ def round_sum(total: Some, noise: Floats, grid: float, out: Some) -> None:
         grid: A power of two.
         out: Shape (numbers,); rounded once more to its dtype if that is not float64.
     """
-    # exact, and so is all below but the addition of the noise
-    rest = np.multiply(total, 1 / grid, dtype=np.float64)
-    whole = np.rint(rest)
+    rest, whole = _rooms(len(total))
+    np.copyto(rest, total)
+    rest *= 1 / grid  # exact, and so is all below but the addition of the noise
+    np.rint(rest, out=whole)
     rest -= whole  # at most half a grid
     rest += noise
     np.rint(rest, out=rest)
     rest += whole
-    np.multiply(rest, grid, out=out, casting="same_kind")
+    rest *= grid
+    np.copyto(out, rest, casting="same_kind")
+
+
+def _rooms(num: int) -> tuple[Floats, Floats]:
+    """Two vectors of this thread's own, overwritten by the next call."""
+    rooms: tuple[Floats, Floats] | None = getattr(_local, "rooms", None)
+    if rooms is None or len(rooms[0]) < num:
+        one, other = np.empty((2, max(num, ROUNDED)))
+        rooms = _local.rooms = (one, other)
+    return rooms[0][:num], rooms[1][:num]
 
 
 @dataclass(frozen=True)

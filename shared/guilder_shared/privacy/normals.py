@@ -30,11 +30,12 @@ from guilder_shared.privacy.sampling import Keystream
 
 Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 
-BLOCK = 1 << 14  # numbers made at once: six arrays of 64 KiB and two of 128
+# Numbers made by one call of each pass, in 3 MiB. Between two passes another thread's
+# Python waits for this one's: few long ones disturb it least.
+BLOCK = 1 << 17
 
-_BLOCK_PAIRS = BLOCK // 2
 _TURNS_FROM, _FAR_FROM = 1 << 65, 1 << 66  # words: far beyond any radius' word
-_FAR = 2.0**44  # below, 64 more bits are read
+_FAR = 2.0**-20  # below, 64 more bits are read
 _PLACE_BITS = 12
 _FRACTION = np.uint64(2**52 - 1)
 _ONE = np.uint64(0x3FF << 52)  # the bits of 1.0
@@ -65,12 +66,12 @@ class Normals:
                 this object is used up.
             scale: Standard deviation of what is written, positive.
         """
-        scratch = _scratch()
         num = len(out) // 2
+        scratch = _scratch(num)
         radius, sin = scratch.radius[:num], scratch.sin[:num]
         words = scratch.words[:num]
         self._radii.fill(words)
-        np.copyto(radius, words)
+        np.multiply(words, 2.0**-64, out=radius)  # rounded once: the factor is exact
         if radius.size and radius.min() < _FAR:
             self._read_on(radius)
         _to_radius(radius, scale)
@@ -78,7 +79,9 @@ class Normals:
         small = out.view(np.complex128)
         directions = scratch.directions[:num]
         angle = _split(words, scratch.places[:num], directions)
-        _turned(angle, radius, scratch.cos[:num], sin, small)
+        # the places are used up: their memory is the cosine's
+        cos = scratch.places[:num].view(np.float64)
+        _turned(angle, radius, cos, sin, small)
         small *= directions
         self._pair += num
 
@@ -87,7 +90,7 @@ class Normals:
         for i in np.flatnonzero(radius < _FAR).tolist():
             stream = Keystream(self._key, _FAR_FROM + 2 * (self._pair + i))
             low = int(stream.words(2)[0])
-            radius[i] += (low + 0.5) * 2.0**-64
+            radius[i] += (low + 0.5) * 2.0**-128
 
 
 def gaussian(num: int, key: bytes) -> Floats:
@@ -112,23 +115,21 @@ def gaussian(num: int, key: bytes) -> Floats:
 class _Scratch:
     """One thread's memory: overwritten by every block, never handed out."""
 
-    def __init__(self) -> None:
-        self.words = np.empty(_BLOCK_PAIRS, dtype=np.uint64)
-        self.places = np.empty(_BLOCK_PAIRS, dtype=np.uint64)
-        self.radius, self.cos, self.sin = np.empty((3, _BLOCK_PAIRS))
-        self.directions = np.empty(_BLOCK_PAIRS, dtype=np.complex128)
+    def __init__(self, pairs: int) -> None:
+        self.words, self.places = np.empty((2, pairs), dtype=np.uint64)
+        self.radius, self.sin = np.empty((2, pairs))
+        self.directions = np.empty(pairs, dtype=np.complex128)
 
 
-def _scratch() -> _Scratch:
+def _scratch(pairs: int) -> _Scratch:
     found: _Scratch | None = getattr(_local, "scratch", None)
-    if found is None:
-        found = _local.scratch = _Scratch()
+    if found is None or len(found.words) < pairs:
+        found = _local.scratch = _Scratch(pairs)
     return found
 
 
 def _to_radius(uniform: Floats, scale: float) -> None:
-    """2**64 u to scale x sqrt(-2 log u), in place."""
-    uniform *= 2.0**-64
+    """U to scale x sqrt(-2 log u), in place."""
     np.log(uniform, out=uniform)
     uniform *= -2.0 * scale * scale
     np.sqrt(uniform, out=uniform)

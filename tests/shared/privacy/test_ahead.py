@@ -37,7 +37,7 @@ def ahead() -> Any:
     made.close()
 
 
-@pytest.mark.parametrize("num", [0, 1, 7, BLOCK, BLOCK + 1, NUM])
+@pytest.mark.parametrize("num", [0, 1, 7, 20_000, BLOCK, BLOCK + 1, NUM])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_noise_drawn_ahead_is_that_drawn_at_once_to_the_bit(
     ahead: NoiseAhead, num: int, threads: int

@@ -23,8 +23,8 @@ from typing_extensions import override
 
 from guilder_shared.privacy.bookkeeping.norms import ghost_square_norms, square_norms
 from guilder_shared.privacy.bookkeeping.parts import (
-    SUM_UNITS,
     Part,
+    few_at_once,
     rule_for,
 )
 from guilder_shared.privacy.bookkeeping.sums import Into
@@ -247,12 +247,9 @@ class ConvPart(Part):
         if self.units.isolated:
             self._sum_windows(factors, into["weight"].numbers())
             return
-        scale = factors.to(self.grads.dtype)
-        for start in range(0, len(scale), SUM_UNITS):
-            rows = slice(start, start + SUM_UNITS)
-            by_row = scale[rows].view(-1, *[1] * (self.grads.dim() - 1))
-            scaled = self.grads[rows] * by_row
-            into["weight"].add(self._torch_weight(self.inputs[rows], scaled))
+        by_row = factors.to(self.grads.dtype).view(-1, *[1] * (self.grads.dim() - 1))
+        for a, g, scale in few_at_once(self.inputs, self.grads, by_row):
+            into["weight"].add(self._torch_weight(a, g * scale))
 
     def _sum_windows(self, factors: Tensor, into: Tensor) -> None:
         """The sum in float64 throughout, one product for each offset of the kernel."""

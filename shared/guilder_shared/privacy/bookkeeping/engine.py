@@ -20,7 +20,7 @@ Review, crash order: in memory only; the caller has charged the turn before.
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -47,7 +47,7 @@ __all__ = ["CLIP_MARGIN", "BookKeeping"]
 
 _NARROW = 16  # below this many outputs, matrix kernels look at a row's address
 
-Choose = Callable[[type[Part], Any, frozenset[str], Any, Tensor, Units], str | None]
+Choose = Callable[[Part], str | None]
 
 Losses = Callable[[], Tensor]
 
@@ -278,10 +278,10 @@ class BookKeeping:
         finally:
             self._watching = before
 
-    def _cast(self) -> torch.autocast:
-        kind = self.params[0].device.type
-        on = self.autocast is not None
-        return torch.autocast(kind, dtype=self.autocast, enabled=on)
+    def _cast(self) -> AbstractContextManager[Any]:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.params[0].device.type, dtype=self.autocast)
 
     @contextmanager
     def _frozen(self) -> Iterator[None]:

@@ -18,12 +18,16 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from typing_extensions import override
 
 from guilder_shared.privacy.bookkeeping import persons
-from guilder_shared.privacy.bookkeeping.norms import ghost_square_norms, square_norms
+from guilder_shared.privacy.bookkeeping.norms import (
+    ghost_square_norms,
+    product_square_norms,
+    square_norms,
+)
 from guilder_shared.privacy.bookkeeping.parts import (
-    SUM_UNITS,
     Part,
     Units,
     add_weighted,
+    few_at_once,
     rule_for,
 )
 from guilder_shared.privacy.bookkeeping.sums import Into
@@ -95,11 +99,10 @@ class LinearPart(Part):
         if self.strategy == "instantiate":
             return super().square_norms()
         if self.strategy == "row":
-            grads = square_norms(self.grads)
             if "weight" not in self.names:
-                return grads
-            inputs = square_norms(self.inputs)
-            return (inputs + 1.0 if "bias" in self.names else inputs) * grads
+                return square_norms(self.grads)
+            more = 1.0 if "bias" in self.names else 0.0
+            return product_square_norms(self.inputs, self.grads, more=more)
         if self._is_person():
             return self._person_norms()
         a, g = self._sequences()
@@ -138,14 +141,10 @@ class LinearPart(Part):
 
     def _sum_products(self, factors: Tensor, into: Into) -> None:
         scale = self.units.spread(factors).to(self.grads.dtype)
-        for start in range(0, len(scale), SUM_UNITS):
-            rows = slice(start, start + SUM_UNITS)
-            a, g = self.inputs[rows], self.grads[rows]
-            by_row = scale[rows].view(-1, *[1] * (g.dim() - 1))
-            if a.shape[-1] < g.shape[-1]:  # the smaller one is scaled
-                a = a * by_row
-            else:
-                g = g * by_row
+        scale = scale.view(-1, *[1] * (self.grads.dim() - 1))
+        narrow = self.inputs.shape[-1] < self.grads.shape[-1]  # the smaller is scaled
+        for inputs, grads, by_row in few_at_once(self.inputs, self.grads, scale):
+            a, g = (inputs * by_row, grads) if narrow else (inputs, grads * by_row)
             into.add_product(g.flatten(0, -2).mT, a.flatten(0, -2))
 
     def _sum_rows(self, factors: Tensor, into: Mapping[str, Into]) -> None:

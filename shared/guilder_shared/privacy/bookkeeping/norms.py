@@ -28,7 +28,8 @@ def square_norms(x: Tensor) -> Tensor:
 
     Rows with NaN or infinity give NaN or infinity; a finite row gives a finite number.
     """
-    x = x.permute(0, *as_laid_out(x)).reshape(len(x), -1)
+    if x.dim() != 2:
+        x = x.permute(0, *as_laid_out(x)).reshape(len(x), -1)
     total: Tensor
     if x.dtype == torch.float64 or x.shape[1] == 0:
         total = torch.linalg.vecdot(x, x).double()
@@ -84,7 +85,19 @@ def ghost_square_norms(
     return torch.maximum(total, bound * _FLOOR)
 
 
-def factors(square: Tensor, limit: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def product_square_norms(left: Tensor, right: Tensor, *, more: float) -> Tensor:
+    """(|left|**2 + more) |right|**2 of each row of two matrices: (rows,), float64."""
+    if left.dtype != torch.float64 and max(left.shape[1], right.shape[1]) <= _BLOCK:
+        square: Tensor = torch.linalg.vecdot(left, left).double().add_(more)
+        square *= torch.linalg.vecdot(right, right)
+        if math.isfinite(square.sum().item()):
+            return square
+    return (square_norms(left) + more) * square_norms(right)
+
+
+def factors(
+    square: Tensor, limit: float, dtype: torch.dtype
+) -> tuple[Tensor, Tensor | None]:
     """How much of each unit counts: min(1, limit / norm), and 0 if it is not finite.
 
     Args:
@@ -93,9 +106,13 @@ def factors(square: Tensor, limit: float, dtype: torch.dtype) -> tuple[Tensor, T
         dtype: The gradients' own; a norm it cannot hold is not finite.
 
     Returns:
-        The factors, float64, and which units are finite, both of shape (units,).
+        The factors, float64, and which units are finite, both of shape (units,); None
+        in place of the second if all are.
     """
-    norms = square.sqrt()
-    finite = norms <= torch.finfo(dtype).max  # false for NaN
-    clipped = (limit / norms).clamp(max=1.0)
+    largest, norms = torch.finfo(dtype).max, square.sqrt()
+    clipped = (limit / norms).clamp_(max=1.0)
+    together = square.sum().item()
+    if math.isfinite(together) and math.sqrt(together) <= largest:
+        return clipped, None
+    finite = norms <= largest  # false for NaN
     return torch.where(finite, clipped, 0.0), finite

@@ -12,7 +12,7 @@ float32 that hostile weights could make decide everything.
 Review, crash order: in memory only.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
@@ -191,8 +191,9 @@ def add_weighted(
         isolated: Add in float64 throughout.
     """
     order = as_laid_out(grads)
-    flat = grads.permute(0, *order).reshape(len(grads), -1)
     direct = order == sorted(order)
+    flat = grads if direct else grads.permute(0, *order)
+    flat = flat if flat.dim() == 2 else flat.reshape(len(grads), -1)
     if isolated:
         wide = (
             into.numbers().view(-1)
@@ -203,19 +204,24 @@ def add_weighted(
         if not direct:
             into.add(_put_back(wide, grads, order))
         return
-    narrow = factors.to(grads.dtype)
-    for start in range(0, len(flat), SUM_UNITS):
-        rows = slice(start, start + SUM_UNITS)
+    for some, by_unit in few_at_once(flat, factors.to(grads.dtype)):
         if direct:
-            into.add_product(flat[rows].mT, narrow[rows])
+            into.add_product(some.mT, by_unit)
         else:
-            into.add(_put_back(torch.mv(flat[rows].mT, narrow[rows]), grads, order))
+            into.add(_put_back(torch.mv(some.mT, by_unit), grads, order))
 
 
 def _put_back(flat: Tensor, grads: Tensor, order: list[int]) -> Tensor:
     """One unit's numbers as they are laid out, in the order of dimensions."""
     whole = flat.view([grads.shape[d] for d in order])
     return whole.permute([order.index(d) for d in range(1, grads.dim())])
+
+
+def few_at_once(*by_unit: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    """Tensors of as many units each, in pieces that may be added in float32."""
+    if len(by_unit[0]) <= SUM_UNITS:
+        return (by_unit,)
+    return zip(*(torch.split(x, SUM_UNITS) for x in by_unit), strict=True)
 
 
 def _add_wide(factors: Tensor, flat: Tensor, into: Tensor) -> None:

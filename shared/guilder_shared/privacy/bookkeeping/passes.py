@@ -48,10 +48,7 @@ class Watcher(Protocol):
 
     params: list[nn.Parameter]
     _layers: list[tuple[str, nn.Module, type[Part], dict[str, nn.Parameter]]]
-    _choose: Callable[..., str | None] | None
-
-    def split(self, total: Tensor) -> list[Tensor]:
-        """Views of a sum, one in the shape of each of `params`."""
+    _choose: Callable[[Part], str | None] | None
 
     def unwatched(self) -> AbstractContextManager[None]:
         """While a rule runs its layer again."""
@@ -78,7 +75,8 @@ class Pass:
         name, layer, rule, owned = self.engine._layers[place]
         inputs = rule.take(layer, args, kwargs)
         validate.refuse_rows(name, layer, rule.rows(layer, args, kwargs), self.rows)
-        self.uses.update(id(p) for p in owned.values())
+        for p in owned.values():
+            self.uses[id(p)] += 1
         first = output[0] if isinstance(output, tuple) else output
         if not first.requires_grad:
             first = _Entry.apply(first, self.start)  # type: ignore[no-untyped-call]
@@ -127,10 +125,9 @@ class Pass:
                 seen = self.shared.get(key)
                 self.shared[key] = grad if seen is None else seen + grad
         if single:
-            choose = self.engine._choose
-            units = self.units
-            strategy = choose and choose(rule, layer, single, inputs, grads, units)
-            part = rule(layer, single, inputs, grads, units, strategy)
+            part = rule(layer, single, inputs, grads, self.units)
+            if self.engine._choose is not None and len(part.strategies()) > 1:
+                part.strategy = self.engine._choose(part) or part.strategy
             self.square += part.square_norms()
             self.parts.append((owned, part))
 
@@ -142,22 +139,22 @@ class Pass:
         for grads in self.shared.values():
             self.square += square_norms(grads)
         dtype = self.engine.params[0].dtype
-        weights, finite = factors(self.square, limit, dtype)
-        clean = bool(finite.all())
+        counted, finite = factors(self.square, limit, dtype)
+        weights = counted if self.units.isolated else counted.to(dtype)
         with torch.no_grad(), self.engine.unwatched():
             while self.parts:  # each is forgotten when it has been added
                 owned, part = self.parts.pop()
-                if not clean:
+                if finite is not None:
                     part.forget(finite)
                 part.weighted_sum(weights, {n: total.into(p) for n, p in owned.items()})
             for p in self.engine.params:
                 if id(p) not in self.shared:
                     continue
                 kept = self.shared[id(p)]
-                kept = kept if clean else keep_rows(kept, finite)
+                kept = kept if finite is None else keep_rows(kept, finite)
                 isolated = self.units.isolated
                 add_weighted(weights, kept, total.into(p), isolated=isolated)
-        return weights
+        return counted
 
     def entering(self) -> list[Tensor]:
         """What `add` would add, rows or units first."""
