@@ -16,7 +16,7 @@ import logging
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,7 +90,7 @@ class Offers:
             "digest": digest,
             "run_id": offer.run_id,
             "study": base64.b64encode(offer.study).decode(),
-            "plan": asdict(offer.plan),
+            "plan": offer.plan.facts(),
             "first_s": now_s if known is None else known.first_s,
             "last_s": now_s,
             "verdict": str(answer.verdict),

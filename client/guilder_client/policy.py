@@ -5,7 +5,6 @@ read no row. A refusal names the rule and its line in site.toml.
 """
 
 import logging
-from dataclasses import asdict
 
 from guilder_client import consent, terms
 from guilder_client.rollback import demand_newest
@@ -267,7 +266,7 @@ def _reserve(site: Site, study: Study, offer: Offer) -> Grant:
         evidence=accounting.evidence(event, plan.num_turns, study.privacy.delta),
         meta={
             "study": offer.study.decode(),
-            "plan": asdict(plan),
+            "plan": plan.facts(),
             "mechanism": study.privacy.mechanism,
             "simulated": site.seed is not None,
         },

@@ -104,25 +104,28 @@ def _rehearse(site: Site, offered: Offered, study: Study) -> list[Field]:
 
 
 def _talk(offered: Offered, study: Study, nobody: "Nobody") -> Talk:
-    """What a server asks in a run of one turn."""
+    """What a server asks in a run of one turn of each kind."""
     yield wire.encode_offer(offered.offer()), wire.OFFER, "offer"
     answer = wire.decode_answer(nobody.heard())
     if answer.verdict != Verdict.ACCEPTED:
         nobody.refused = answer.reason or str(answer.verdict)
         return
     model = pack(registry.initial(study))
-    digest = study.digest()
-    request = TurnRequest(offered.run_id, answer.grant_id, 1, 1, digest, model)
+    digest, measuring = study.digest(), study.measuring_round
+    rounds = [1] if measuring is None else [1, measuring]
     records = {wire.MODEL: wire.model_record(model)}
-    if study.aggregation.has_controls:  # any will do: it is the server's
-        request = replace(request, control=model)
-        records[wire.CONTROL] = records[wire.MODEL]
-    yield wire.encode_request(request, records), wire.TURN, "1"
-    reply = wire.decode_reply(nobody.heard())
-    if reply.verdict != Verdict.DONE:
-        nobody.refused = reply.reason or str(reply.verdict)
-        return
-    receipt = Receipt(1, sha256(reply.update))
+    for turn_no, round_no in enumerate(rounds, 1):
+        numbers = (turn_no, round_no)
+        request = TurnRequest(offered.run_id, answer.grant_id, *numbers, digest, model)
+        if study.aggregation.has_controls:  # any will do: it is the server's
+            request = replace(request, control=model)
+            records[wire.CONTROL] = records[wire.MODEL]
+        yield wire.encode_request(request, records), wire.TURN, str(round_no)
+        reply = wire.decode_reply(nobody.heard())
+        if reply.verdict != Verdict.DONE:
+            nobody.refused = reply.reason or str(reply.verdict)
+            return
+        receipt = Receipt(turn_no, sha256(reply.update))
     closing = Close(offered.run_id, answer.grant_id, receipt)
     yield wire.encode_close(closing), wire.CLOSE, "close"
 

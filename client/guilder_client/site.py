@@ -29,7 +29,8 @@ from guilder_shared.officer import read_public_key
 from guilder_shared.privacy.ledger import Ledger
 from guilder_shared.study import Data, Study
 from guilder_shared.tasks import Examples
-from guilder_shared.training import device
+from guilder_shared.training import device, held_out
+from guilder_shared.training.held_out import Parts
 
 log = logging.getLogger(__name__)
 Mark = tuple[str, str, tuple[int, ...]]  # dataset, its list, its file
@@ -86,7 +87,7 @@ class Site:
     witnesses: Witnesses | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     waiting: set[tuple[str, Plan]] = field(default_factory=set)
-    _rows: dict[str, tuple[Mark, Examples]] = field(default_factory=dict)
+    _rows: dict[str, tuple[Mark, Parts]] = field(default_factory=dict)
 
     @classmethod
     def open(cls, settings: SiteFile) -> Self:
@@ -197,11 +198,12 @@ class Site:
             )
         return source.public_persons
 
-    def read(self, grant_id: str, study: Study) -> Examples:
+    def read(self, grant_id: str, study: Study) -> Parts:
         """The rows for one grant; kept in memory until they change or it is closed.
 
         Where the study trains a head alone these are the frozen body's features,
-        computed once.
+        computed once. Where it measures on the site's rows, a share of the units is
+        held out, by a hash that nobody knew before the grant was made.
 
         Raises:
             DataError: The file is gone or has other columns; or rows changed in
@@ -222,9 +224,11 @@ class Site:
         )
         if self.cohorts is not None:
             self.cohorts.settle(self, grant_id, study, rows)
-        rows = features.prepare(rows, study)
-        self._rows[grant_id] = (mark, rows)
-        return rows
+        secret = grant_id if self.seed is None else f"{self.seed} {self.name}"
+        parts = held_out.split(rows, study, secret)
+        parts = parts.each(lambda some: features.prepare(some, study))
+        self._rows[grant_id] = (mark, parts)
+        return parts
 
     def forget(self, grant_id: str) -> None:
         """Drop a grant's rows from memory."""

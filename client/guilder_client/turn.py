@@ -2,8 +2,12 @@
 
     1 check   2 spend   3 answer again   4 read   5 train   6 seal   7 send
 
-Mathematics: the only thing computed from rows that leaves is `fit`'s result, private
-by design 5.4 and covered by the event the ledger charged when the grant was made.
+After the last round a turn may measure instead of train, on the units held out.
+
+Mathematics: the only thing computed from rows that leaves is the result of `fit`, or of
+`charged.release`, private by design 5.4 and 5.7 and covered by the event the ledger
+charged when the grant was made. What is measured has the noise that the ledger says is
+paid for: of a turn's share, by the root of how many turns' shares it releases.
 Crash order: the charge is durable before a row is read, the sealed file and its ledger
 row are durable before a byte is sent. Killed between them, the turn is trained again
 under the same charge with fresh randomness; killed after them, the same bytes are sent.
@@ -12,8 +16,11 @@ This module knows no network.
 """
 
 import logging
+import math
 import time
 from dataclasses import dataclass
+
+import numpy as np
 
 from guilder_client import consent, policy
 from guilder_client.rollback import demand_newest
@@ -30,6 +37,7 @@ from guilder_shared.errors import (
     without_values,
 )
 from guilder_shared.messages import (
+    MEASURED,
     Close,
     Head,
     Plan,
@@ -38,13 +46,15 @@ from guilder_shared.messages import (
     TurnRequest,
     Verdict,
     Weights,
+    pack,
     unpack,
 )
 from guilder_shared.models import registry
-from guilder_shared.privacy.ledger import Grant
+from guilder_shared.privacy.ledger import Grant, Spend
 from guilder_shared.privacy.sampling import TurnKeys
 from guilder_shared.study import Study
 from guilder_shared.tasks import Examples
+from guilder_shared.training.held_out import Parts, training_size
 
 log = logging.getLogger(__name__)
 GIVEN_UP = "GLD-B005"  # the ledger's word for a turn that was started too often
@@ -71,7 +81,10 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
             model = unpack(request.model, registry.shapes(study))
             control = _control(site, request, study)
             spend = site.ledger.spend(  # 2 durable
-                grant.grant_id, request.turn_no, request.fingerprint()
+                grant.grant_id,
+                request.turn_no,
+                request.fingerprint(),
+                measures=request.round_no == study.measuring_round,
             )
         except BudgetSpent as error:
             if error.error_id == GIVEN_UP:  # started too often: the server may ask anew
@@ -88,10 +101,14 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
                     grant.grant_id, request.turn_no, spend.sealed_sha256
                 )
             else:
-                examples = site.read(grant.grant_id, study)  # 4 rows
-                parts = (study, plan, model, examples, control)
-                update = _train(site, request, *parts)  # 5
-                data = _seal(site, request, study, update, control)  # 6 durable
+                rows = site.read(grant.grant_id, study)  # 4
+                if spend.measures:  # 5
+                    found = _measure(site, request, study, plan, model, rows, spend)
+                    data = _seal_bytes(site, request, pack(found))  # 6 durable
+                else:
+                    parts = (study, plan, model, rows.training, control)
+                    update = _train(site, request, *parts)  # 5
+                    data = _seal(site, request, study, update, control)  # 6 durable
         except Exception as error:
             told = (request.turn_no, grant.study_name, without_values(error))
             log.error("turn %s of %s failed: %s", *told)
@@ -150,6 +167,8 @@ class _Control:
 
 def _control(site: Site, request: TurnRequest, study: Study) -> _Control | None:
     """The variates of this turn; None where the study has none. Reads no row."""
+    if request.round_no == study.measuring_round:
+        return None  # nothing is trained
     if study.aggregation.has_controls != bool(request.control):
         raise IntegrityError(
             "GLD-I111",
@@ -186,15 +205,42 @@ def _train(
         study,
         plan,
         examples,
-        public_size=site.public_size(study),
-        keys=TurnKeys.choose(
-            study,
-            site=site.name,
-            round_no=request.round_no,
-            turn_no=request.turn_no,
-            simulation_seed=site.seed,
-        ),
+        public_size=training_size(site.public_size(study), study),
+        keys=_keys(site, request, study),
         shift=None if control is None else shift(control.own, control.whole),
+    )
+
+
+def _measure(
+    site: Site,
+    request: TurnRequest,
+    study: Study,
+    plan: Plan,
+    model: Weights,
+    rows: Parts,
+    spend: Spend,
+) -> Weights:
+    from guilder_shared.training import charged
+
+    assert rows.measured is not None, "only a study that measures has such a round"
+    assert plan.measuring_noise is not None, "its plan was checked with the offer"
+    found = charged.release(
+        model,
+        study,
+        rows.measured,
+        noise_multiplier=plan.measuring_noise / math.sqrt(spend.measures),
+        key=_keys(site, request, study).key("metrics", 0),
+    )
+    return {MEASURED: found.astype(np.float32)}
+
+
+def _keys(site: Site, request: TurnRequest, study: Study) -> TurnKeys:
+    return TurnKeys.choose(
+        study,
+        site=site.name,
+        round_no=request.round_no,
+        turn_no=request.turn_no,
+        simulation_seed=site.seed,
     )
 
 
@@ -214,6 +260,10 @@ def _seal(
         read = unpack_update(data, registry.shapes(study), compression)
         own = renewed(control.own, control.whole, read, study)
         _variates(site).write(request, data, own)
+    return _seal_bytes(site, request, data)
+
+
+def _seal_bytes(site: Site, request: TurnRequest, data: bytes) -> bytes:
     digest = site.sealed.write(request.grant_id, request.turn_no, data)
     site.ledger.seal(request.grant_id, request.turn_no, digest)
     return data

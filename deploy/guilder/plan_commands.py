@@ -1,6 +1,7 @@
 """`guilder privacy plan | forecast`: what a study costs, before anybody approves it."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from guilder_shared.messages import Plan
     from guilder_shared.privacy.planning import Outlook
+    from guilder_shared.study import Study
 
 StudyArgument = Annotated[Path, typer.Argument(help="The study file.")]
 SetOption = Annotated[
@@ -45,7 +48,8 @@ def plan(
         facts = {"digest": asked.digest(), "unit": asked.privacy.unit, **asdict(found)}
         typer.echo(json.dumps(facts))
     else:
-        typer.echo(_text(found, asked.privacy.unit))
+        measured = _measured(asked, found.plan)
+        typer.echo(_text(found, asked.privacy.unit, measured))
 
 
 def forecast(
@@ -77,13 +81,30 @@ def forecast(
         raise typer.Exit(4)
 
 
-def _text(found: "Outlook", unit: str) -> str:
+def _measured(study: "Study", plan: "Plan") -> list[str]:
+    """How noisy the metrics on held-out units will be, where there are any."""
+    if plan.measuring_noise is None or study.measuring_round is None:
+        return []
+    from guilder_shared.training import charged
+
+    # every round's part, and the blocks share one vector
+    blocks = len(charged.widths(study))
+    noise = plan.measuring_noise * math.sqrt(blocks / study.measuring_round)
+    return [
+        f"metrics once, after the last round, on the {study.evaluation.rows:.0%} of "
+        f"{study.privacy.unit}s that each site holds out:",
+        f"noise of deviation {noise:.3g} on its count of right answers",
+    ]
+
+
+def _text(found: "Outlook", unit: str, measured: list[str]) -> str:
     own = found.schedule
     lines = [
         f"epsilon {found.epsilon:.4g} at delta {found.delta:g} for each {unit} of a "
         f"site, over {found.plan.num_turns} turns (spare ones included)",
         f"noise multiplier {own.noise_multiplier:.4g} at sample rate "
         f"{own.sample_rate:g}, {own.rounds} rounds",
+        *measured,
         "",
         "turns    epsilon of the turns so far (for comparison, no guarantee)",
     ]

@@ -54,6 +54,11 @@ class Grant:
         study = json.loads(text) if isinstance(text, str) else {}
         return dict(study.get(name, {}))
 
+    def unmeasured(self) -> int:
+        """Turns, with the next one, whose share of the metrics no turn released."""
+        kept = [turn for turn in self.turns.values() if not turn["given_up"]]
+        return len(self.turns) + 1 - sum(int(t.get("measures", 0)) for t in kept)
+
     def taken(self) -> Taken:
         """What it takes now: all its turns while open, those spent once closed."""
         num_turns = len(self.turns) if self.closed else self.body["num_turns"]

@@ -16,6 +16,7 @@ Steps = tuple[float, float, int]  # noise multiplier, sample rate, how many
 LEAST_NOISE = 0.05
 MOST_STEPS = 10_000_000
 DEEPEST = 4
+MOST_CASES = 16
 NEAR = 1e-5  # between two machines' arithmetic on the same event
 MOST = 1e6  # charged where the divergence is larger: above any capacity
 
@@ -41,8 +42,10 @@ def _is_protected(event: Any, depth: int) -> bool:
     if event["event"] == "self-composed":
         return _is_protected(event.get("of"), depth - 1)
     if event["event"] == "parallel":
-        parts = [_is_protected(part, depth - 1) for part in event["of"]]
-        return bool(parts) and all(parts)
+        parts = event["of"]
+        if not isinstance(parts, list) or not 2 <= len(parts) <= MOST_CASES:
+            raise ValueError("no parts")
+        return all(_is_protected(part, depth - 1) for part in parts)
     return bool(event["event"] != "none-protected")
 
 

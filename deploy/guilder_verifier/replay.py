@@ -140,8 +140,10 @@ class Replay:
         grant, turn_no = self.grants[body["grant_id"]], events.whole(body["turn_no"])
         attempt = events.whole(body["attempt"])
         demand(not grant.closed and attempt <= 1 + NUM_REPEATS)
-        turn = grant.turns.get(turn_no)
+        turn, measures = grant.turns.get(turn_no), body.get("measures", 0)
+        demand(type(measures) is int and measures >= 0)
         if turn is None:
+            demand(measures <= grant.unmeasured())
             demand(max(grant.turns, default=0) < turn_no <= grant.body["num_turns"])
             demand(attempt == 1 and grant.body["approval"] not in self.orders.revoked)
             named = self._budgets_of(grant)
@@ -150,6 +152,7 @@ class Replay:
         else:
             demand(not turn["done"] and turn["request_hash"] == body["request_hash"])
             demand(attempt == turn["attempt"] + 1)
+            demand(measures == turn.get("measures", 0))
         charged_at = body["time"] if turn is None else turn["charged_at"]
         still = {"done": False, "given_up": False, "charged_at": charged_at}
         left = {"sha256": None, "sealed_at": None, "received": None}

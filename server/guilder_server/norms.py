@@ -23,6 +23,7 @@ import numpy as np
 from guilder_server.aggregate import blocks
 from guilder_shared.messages import Plan, Weights
 from guilder_shared.study import Study
+from guilder_shared.training.held_out import training_size
 
 
 def longest(study: Study, plan: Plan, *, public_size: int, num_numbers: int) -> float:
@@ -48,7 +49,7 @@ def _noise_std(study: Study, plan: Plan, public_size: int) -> float:
     """Standard deviation of the noise in each coordinate of a turn's update."""
     training, privacy = study.training, study.privacy
     # A site's own mean is clipped where sites are the units: its size cancels.
-    size = 1 if privacy.unit == "site" else public_size
+    size = 1 if privacy.unit == "site" else training_size(public_size, study)
     step = (plan.noise_multiplier or 0.0) * privacy.clip_norm
     step *= training.learning_rate / (training.sample_rate * size)
     if not training.momentum:

@@ -1,6 +1,7 @@
 """The protocol of a study, as one loop.
 
     for each round:  1 who   2 ask   3 sum, and forget   4 learn   5 remember
+    after the last, where the study says so:  the sites measure the model, once
 
 Each site answers with its own noised update, so the sum protects nobody further and
 no raw value ever arrives here. What is durable when: a turn's number is stored before
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from guilder_server import aggregate, exclusion
+from guilder_server import aggregate, exclusion, measures
 from guilder_server.cohort import Cohort, Member, blaming, refusal
 from guilder_server.grid import Sites
 from guilder_server.heads import Heads
@@ -35,6 +36,7 @@ from guilder_shared.messages import (
     Weights,
     pack,
     sha256,
+    unpack,
 )
 from guilder_shared.study import Study
 from guilder_shared.training.average import average
@@ -102,8 +104,25 @@ def run(task: Run, sites: Sites) -> Weights:
         measured = task.evaluate(published)
         task.heads.remember(heads, run_id=store.run_id)  # durable before the round
         store.commit(round_no, published, receipts, measured, beside, facts)  # 5
+    if study.measuring_round is not None and not store.is_measured():
+        _measure(task, cohort, published, study.measuring_round)
     cohort.close(store.receipts())
     return published
+
+
+def _measure(task: Run, cohort: Cohort, model: Weights, round_no: int) -> None:
+    """One more turn of every site, on units that it held out, under its own charge."""
+    store, total = task.store, measures.empty(task.study)
+    cohort.choose(awaited=store.last_sites())
+    receipts, heads = dict[str, Receipt](), dict[str, Head]()
+    asked = Asked(round_no, model, Kept({}))
+    for member, reply, found in _turns(task, cohort, asked):
+        total = measures.add(total, found)
+        receipts[member.site] = Receipt(reply.turn_no, sha256(reply.update))
+        if reply.head is not None:
+            heads[member.site] = reply.head
+    task.heads.remember(heads, run_id=store.run_id)
+    store.measure(round_no, receipts, measures.read_off(task.study, total))
 
 
 def _published(study: Study, before: Weights, model: Weights, round_no: int) -> Weights:
@@ -270,6 +289,10 @@ def _update(task: Run, reply: TurnReply) -> Weights:
     """A reply's update, fit to be folded; empty where the reply is but a word."""
     if reply.verdict != Verdict.DONE:
         return {}
+    if reply.round_no == task.study.measuring_round:
+        found = unpack(reply.update, measures.shapes(task.study))
+        measures.check(found)
+        return found
     compression = task.study.aggregation.compression
     update = unpack_update(reply.update, task.store.shapes(), compression)
     aggregate.check(update)

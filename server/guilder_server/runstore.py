@@ -6,32 +6,19 @@ are rebuilt from the database on opening. This module knows no network and no to
 """
 
 import json
-import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
+from guilder_server.database import connect, damage_as_integrity
 from guilder_server.runfiles import append, as_toml, metric_lines
 from guilder_shared import durable
 from guilder_shared.errors import GuilderError, IntegrityError, RunFailed
 from guilder_shared.messages import Plan, Receipt, Weights, pack, sha256, unpack
 from guilder_shared.models import registry
 from guilder_shared.study import Study
-
-TABLES: Final = """
-CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS turns (
-    round_no INTEGER, site TEXT, grant_id TEXT, turn_no INTEGER, dropped INTEGER,
-    UNIQUE (grant_id, turn_no));
-CREATE TABLE IF NOT EXISTS rounds (
-    round_no INTEGER PRIMARY KEY, model_sha256 TEXT, receipts TEXT, metrics TEXT,
-    time_s REAL);
-CREATE TABLE IF NOT EXISTS events (
-    number INTEGER PRIMARY KEY, time_s REAL, kind TEXT, fields TEXT);
-"""
 
 
 class RunStore:
@@ -41,7 +28,7 @@ class RunStore:
         self.folder = folder
         self.study = study
         self._shapes = registry.shapes(study)
-        self._db = _connect(folder / "run.db")
+        self._db = connect(folder / "run.db")
         self.notify: Callable[[dict[str, Any]], None] = lambda _event: None
 
     @classmethod
@@ -72,7 +59,7 @@ class RunStore:
         path = folder / "run.db"
         if not path.exists():
             return False
-        with _damage_as_integrity(path), closing(_connect(path)) as database:
+        with damage_as_integrity(path), closing(connect(path)) as database:
             found = database.execute("SELECT 1 FROM facts WHERE key='digest'")
             return found.fetchone() is not None
 
@@ -231,7 +218,11 @@ class RunStore:
     def receipts(self, since: int = 0) -> dict[str, Receipt]:
         """The last committed receipt of every site, from a round on."""
         latest: dict[str, Receipt] = {}
-        select = "SELECT receipts FROM rounds WHERE round_no>=? ORDER BY round_no"
+        select = (
+            "SELECT receipts FROM (SELECT round_no, receipts FROM rounds "
+            "UNION ALL SELECT round_no, receipts FROM measures) "
+            "WHERE round_no>=? ORDER BY round_no"
+        )
         rows = self._db.execute(select, (since,))
         for (text,) in rows:
             for site, (turn_no, digest) in json.loads(text).items():
@@ -266,7 +257,7 @@ class RunStore:
                 (
                     round_no,
                     sha256(data),
-                    json.dumps({s: [r.turn_no, r.sha256] for s, r in receipts.items()}),
+                    _as_json(receipts),
                     json.dumps(dict(metrics)),
                     now,
                 ),
@@ -280,12 +271,38 @@ class RunStore:
             append(self.folder / "metrics.jsonl", line)
         self._tell(event)
 
+    def measure(
+        self,
+        round_no: int,
+        receipts: Mapping[str, Receipt],
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Make what the sites measured of the last model durable; once."""
+        now, last = time.time(), self.last_round()
+        told = {"round": last, "metrics": dict(metrics), "sites": sorted(receipts)}
+        with self.at_once():
+            self._db.execute(
+                "INSERT INTO measures VALUES (?,?,?,?)",
+                (round_no, _as_json(receipts), json.dumps(dict(metrics)), now),
+            )
+            event = self._record("measured", told)
+        for line in metric_lines(last, metrics, now):
+            append(self.folder / "metrics.jsonl", line)
+        self._tell(event)
+
+    def is_measured(self) -> bool:
+        """Whether the last model was measured by the sites."""
+        return self._db.execute("SELECT 1 FROM measures").fetchone() is not None
+
     def metrics(self) -> dict[str, float]:
-        """The metrics of the last committed round."""
-        row = self._db.execute(
-            "SELECT metrics FROM rounds ORDER BY round_no DESC LIMIT 1"
-        ).fetchone()
-        return {} if row is None else json.loads(row[0])
+        """The metrics of the last committed round, and what the sites measured."""
+        found: dict[str, float] = {}
+        for table in ("rounds", "measures"):
+            row = self._db.execute(
+                f"SELECT metrics FROM {table} ORDER BY round_no DESC LIMIT 1"  # noqa: S608 - one of two names
+            ).fetchone()
+            found |= {} if row is None else json.loads(row[0])
+        return found
 
     def event(self, kind: str, **fields: Any) -> None:
         """Append one event and tell whoever watches."""
@@ -335,7 +352,9 @@ class RunStore:
     def _rebuild_files(self) -> None:
         """metrics.jsonl and events.jsonl as the database has them: no gap, no twin."""
         rounds = self._db.execute(
-            "SELECT round_no, metrics, time_s FROM rounds ORDER BY round_no"
+            "SELECT round_no, metrics, time_s FROM rounds UNION ALL "
+            "SELECT (SELECT MAX(round_no) FROM rounds), metrics, time_s FROM measures "
+            "ORDER BY time_s"
         )
         lines = [
             line
@@ -345,34 +364,6 @@ class RunStore:
         for name, rows in (("metrics", lines), ("events", self.events())):
             text = "".join(json.dumps(row) + "\n" for row in rows)
             durable.write(self.folder / f"{name}.jsonl", text.encode())
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-    try:
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=FULL")
-        database.executescript(TABLES)
-    except BaseException:
-        database.close()
-        raise
-    return database
-
-
-@contextmanager
-def _damage_as_integrity(path: Path) -> Iterator[None]:
-    """Turn what SQLite says about a broken file into an IntegrityError."""
-    try:
-        yield
-    except sqlite3.OperationalError:
-        raise  # the disk's fault, not the file's
-    except sqlite3.DatabaseError as error:
-        raise IntegrityError(
-            "GLD-I051",
-            f"{path} is damaged: {error}",
-            why="What was asked and committed cannot be told; it is not guessed.",
-            fix="Restore the run's folder from a backup, or submit the study again.",
-        ) from None
 
 
 def described(error: GuilderError) -> dict[str, Any]:
@@ -388,4 +379,8 @@ def described(error: GuilderError) -> dict[str, Any]:
 
 def plan_facts(plan: Plan) -> dict[str, Any]:
     """A plan as JSON, for the facts of a run."""
-    return asdict(plan)
+    return plan.facts()
+
+
+def _as_json(receipts: Mapping[str, Receipt]) -> str:
+    return json.dumps({s: [r.turn_no, r.sha256] for s, r in receipts.items()})

@@ -77,7 +77,7 @@ def holdout(settings: ServerFile, study: Study) -> Examples | None:
     from guilder_shared import tables
 
     held = settings.holdout.get(study.data.dataset)
-    if held is None or study.evaluation.on == "none":
+    if held is None or study.evaluation.on != "public-holdout":
         return None
     contract = study.public_contract
     table = tables.read(held.kind, held.path, held.map, tables.needed(contract))

@@ -5,8 +5,9 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from guilder_shared.errors import IntegrityError
 
 Weights = dict[str, npt.NDArray[np.float32]]
+MEASURED: Final = "measured"  # the one array of a turn that measures
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,21 @@ class Plan:
             in units of clip_norm; None where the mechanism is "none".
         num_turns: Rounds + spare turns: how many turns the epsilon covers.
         sensitivity_slack: s of sensitivity C(1+s); public constant of the engine.
+        measuring_noise: Standard deviation of the noise on one turn's share of the
+            charged metrics, over their sensitivity; None where nothing is measured.
     """
 
     noise_multiplier: float | None
     num_turns: int
     sensitivity_slack: float
+    measuring_noise: float | None = None
+
+    def facts(self) -> dict[str, float | int | None]:
+        """As JSON: what `Plan(**facts)` makes again; no key that means nothing."""
+        told = asdict(self)
+        if self.measuring_noise is None:
+            del told["measuring_noise"]
+        return told
 
 
 class Verdict(StrEnum):

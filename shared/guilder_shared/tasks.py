@@ -51,6 +51,8 @@ class Recipe:
         losses: One loss per row from the model's output and the targets, both rows
             first, to (rows,); never a mean over rows, which would depend on how many
             there are.
+        has_charged: Whether its metrics can be counted row by row, for a charged
+            release on a site's own rows (`training.charged`).
         metrics: From the output, as the model gives it, and the targets to numbers by
             name. A metric that the rows leave undefined is left out.
     """
@@ -60,6 +62,7 @@ class Recipe:
     models: tuple[str, ...]
     losses: "Callable[[Tensor, Tensor], Tensor]"
     metrics: Callable[[NDArray[np.float32], NDArray[np.float32]], dict[str, float]]
+    has_charged: bool = False
 
 
 def recipe(name: str) -> Recipe:
@@ -166,6 +169,7 @@ RECIPES: Mapping[str, Recipe] = {
         models=("logistic", "mlp"),
         losses=_table_losses,
         metrics=_table_metrics,
+        has_charged=True,
     ),
     "image-classification": Recipe(
         name="image-classification",
@@ -173,6 +177,7 @@ RECIPES: Mapping[str, Recipe] = {
         models=("cnn", "resnet18"),
         losses=_class_losses,
         metrics=_class_metrics,
+        has_charged=True,
     ),
     "image-segmentation": Recipe(
         name="image-segmentation",
@@ -180,6 +185,7 @@ RECIPES: Mapping[str, Recipe] = {
         models=("unet",),
         losses=_mask_losses,
         metrics=_mask_metrics,
+        has_charged=True,
     ),
     "text-classification": Recipe(
         name="text-classification",
@@ -187,5 +193,6 @@ RECIPES: Mapping[str, Recipe] = {
         models=("encoder", "minilm"),
         losses=_class_losses,
         metrics=_class_metrics,
+        has_charged=True,
     ),
 }

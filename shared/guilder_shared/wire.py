@@ -52,6 +52,7 @@ def encode_offer(offer: Offer) -> RecordDict:
         noise_multiplier=UNPROTECTED if multiplier is None else multiplier,
         num_turns=offer.plan.num_turns,
         sensitivity_slack=offer.plan.sensitivity_slack,
+        **_measuring_fields(offer.plan),
         **_head_fields("witness", offer.witness),
     )
 
@@ -64,6 +65,7 @@ def decode_offer(content: RecordDict) -> Offer:
         noise_multiplier=None if multiplier == UNPROTECTED else multiplier,
         num_turns=fields.count("num_turns"),
         sensitivity_slack=fields.number("sensitivity_slack"),
+        measuring_noise=fields.optional_number("measuring_noise"),
     )
     witness = fields.head("witness")
     return Offer(fields.name("run_id"), fields.bytes("study"), plan, witness)
@@ -184,6 +186,11 @@ def _records(**fields: Any) -> RecordDict:
     return RecordDict({FIELDS: ConfigRecord(fields)})
 
 
+def _measuring_fields(plan: Plan) -> dict[str, Any]:
+    told = plan.measuring_noise
+    return {} if told is None else {"measuring_noise": told}
+
+
 def _receipt_fields(receipt: Receipt | None) -> dict[str, Any]:
     if receipt is None:
         return {"receipt_turn_no": 0, "receipt_sha256": ""}
@@ -261,6 +268,10 @@ class _Fields:
         if not np.isfinite(value):
             raise IntegrityError("GLD-I044", f"the message's field {name!r} is wrong")
         return value
+
+    def optional_number(self, name: str) -> float | None:
+        """A field that came after the first version; None where it is missing."""
+        return self.number(name) if name in self._record else None
 
     def count(self, name: str, most: int = MOST) -> int:
         value = int(self._get(name, int))

@@ -30,7 +30,8 @@ def test_a_plan_is_drawn_and_told_the_same_to_people_and_machines(
 ) -> None:
     picture = tmp_path / "plan.svg"
     told = guilder("plan", STUDY, "--picture", str(picture), "--json")
-    text = guilder("plan", STUDY, "--set", "training.rounds=8")
+    changes = ("training.rounds=8", "evaluation.on=charged", "evaluation.share=1")
+    text = guilder("plan", STUDY, *(w for each in changes for w in ("--set", each)))
 
     found: dict[str, Any] = json.loads(told.stdout)
     root = ElementTree.fromstring(picture.read_text("utf-8"))
@@ -43,6 +44,7 @@ def test_a_plan_is_drawn_and_told_the_same_to_people_and_machines(
     )
     assert "for comparison, no guarantee" in text.stdout
     assert "this study" in text.stdout
+    assert "records that each site holds out" in text.stdout
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ def make_study(
     privacy: dict[str, Any] | None = None,
     aggregation: dict[str, Any] | None = None,
     model: dict[str, Any] | None = None,
+    evaluation: dict[str, Any] | None = None,
     person: str | None = None,
     num_columns: int = 3,
     **training: Any,
@@ -54,6 +55,6 @@ def make_study(
             }
             | (privacy or {}),
             "aggregation": {"min_sites": 1, "spare_turns": 2} | (aggregation or {}),
-            "evaluation": {"on": "none"},
+            "evaluation": evaluation or {"on": "none"},
         }
     )

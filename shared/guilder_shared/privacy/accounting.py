@@ -18,28 +18,29 @@ Review, crash order: pure functions; nothing is durable here and nothing is sent
 
 import math
 from collections.abc import Iterable, Sequence
-from functools import cache
 from importlib.metadata import version
 from typing import Any, Literal
 
+from guilder_shared import tasks
 from guilder_shared.errors import PlanError, StudyError
 from guilder_shared.messages import Plan
 from guilder_shared.privacy import bounds, noise, prv
 from guilder_shared.privacy.events import (
     MIN_NOISE_MULTIPLIER,
     Event,
-    Leaf,
+    Leaves,
     gaussian_event,
     merge,
+    parallel,
     self_composed,
     unprotected_event,
 )
+from guilder_shared.privacy.search import MAX_NOISE_MULTIPLIER, Goal, least_noise
 from guilder_shared.study import Study
 
 Grid = Literal["coarse", "fine"]
 
 SENSITIVITY_SLACK = 1e-3  # s: what float32 gradients may add to clip_norm
-MAX_NOISE_MULTIPLIER = 4096.0
 MOST_STEPS = 1_000_000  # ten times as many take minutes of both sides' processors
 
 
@@ -47,11 +48,12 @@ def validate_study(study: Study) -> None:
     """Refuse what this version cannot keep as a promise.
 
     Raises:
-        StudyError: GLD-C091 the schedule is too long to be accounted in seconds.
+        StudyError: GLD-C091 the schedule is too long to be accounted in seconds;
+            GLD-C133 its recipe has no charged metrics.
         PlanError: GLD-P011 joint noise.
     """
     privacy, training = study.privacy, study.training
-    num_turns = training.rounds + study.aggregation.spare_turns
+    num_turns = study.num_turns
     if num_turns * training.local_steps > MOST_STEPS:
         raise StudyError(
             "GLD-C091",
@@ -60,6 +62,14 @@ def validate_study(study: Study) -> None:
             f"{MOST_STEPS:,} can be accounted for in one study",
             why="Server and sites each compute its epsilon before they agree to it.",
             fix="Lower training.rounds or training.local_steps.",
+        )
+    charged = study.evaluation.on == "charged"
+    if charged and not tasks.recipe(study.study.recipe).has_charged:
+        raise StudyError(
+            "GLD-C133",
+            f"recipe {study.study.recipe!r} has no metrics that a site can be charged",
+            why="Each must be a sum over units with a public bound.",
+            fix='Set evaluation.on = "public-holdout" or "none".',
         )
     if privacy.mechanism == "joint-noise":
         raise PlanError(
@@ -71,13 +81,27 @@ def validate_study(study: Study) -> None:
 
 
 def turn_event(study: Study, plan: Plan) -> Event:
-    """The event of one turn: `local_steps` noised sums."""
-    return _steps_event(study, plan, study.training.local_steps)
+    """The event of one turn: `local_steps` noised sums, and a share of the metrics."""
+    return _both(study, plan, study.training.local_steps, 1)
 
 
 def schedule_event(study: Study, plan: Plan) -> Event:
     """The event of all turns of the plan, merged into one self-composition."""
+    num_steps = study.training.local_steps * plan.num_turns
+    return _both(study, plan, num_steps, plan.num_turns)
+
+
+def training_event(study: Study, plan: Plan) -> Event:
+    """What the whole schedule costs a unit that is trained on."""
     return _steps_event(study, plan, study.training.local_steps * plan.num_turns)
+
+
+def _both(study: Study, plan: Plan, num_steps: int, num_turns: int) -> Event:
+    training = _steps_event(study, plan, num_steps)
+    if plan.measuring_noise is None:
+        return training
+    measured = self_composed(gaussian_event(plan.measuring_noise), num_turns)
+    return parallel([training, measured])
 
 
 def _steps_event(study: Study, plan: Plan, num_steps: int) -> Event:
@@ -110,10 +134,10 @@ def epsilon(
     """
     if not 0 < delta < 1:
         raise ValueError(f"delta must be in (0, 1), not {delta!r}")
-    leaves = merge(event_counts)
-    if leaves is None:
+    cases = merge(event_counts)
+    if cases is None:
         return math.inf
-    return bounds.epsilon(leaves, delta, fine=grid == "fine")
+    return max(bounds.epsilon(case, delta, fine=grid == "fine") for case in cases)
 
 
 def renyi(event: Event, orders: Sequence[int]) -> list[float]:
@@ -127,10 +151,11 @@ def renyi(event: Event, orders: Sequence[int]) -> list[float]:
         One number an order; infinity where the event is unprotected. The noise's
         arithmetic (`residue`) is not in them: charge it once per budget.
     """
-    leaves = merge([(event, 1)])
-    if leaves is None:
+    cases = merge([(event, 1)])
+    if cases is None:
         return [math.inf] * len(orders)
-    return list(bounds.renyi(leaves, tuple(orders)))
+    found = (bounds.renyi(case, tuple(orders)) for case in cases)
+    return [max(each) for each in zip(*found, strict=True)]
 
 
 def evidence(turn_event: Event, num_turns: int, delta: float) -> dict[str, Any] | None:
@@ -149,23 +174,31 @@ def evidence(turn_event: Event, num_turns: int, delta: float) -> dict[str, Any] 
     Raises:
         PlanError: GLD-P004 two of them contradict each other.
     """
-    leaves = merge([(turn_event, num_turns)])
-    if leaves is None:
+    cases = merge([(turn_event, num_turns)])
+    if cases is None:
         return None
+    found = [_three(case, delta) for case in cases]
+    third = [each[2] for each in found if each[2] is not None]
+    return {
+        "delta": delta,
+        "pld": _short(max(each[0] for each in found)),
+        "rdp": _short(max(each[1] for each in found)),
+        "prv": _short(max(third)) if len(third) == len(found) else None,
+        "versions": {name: version(name) for name in ("dp-accounting", "scipy")},
+    }
+
+
+def _three(leaves: Leaves, delta: float) -> tuple[float, float, float | None]:
+    """What each accountant says of the steps that one unit meets."""
     tight = bounds.epsilon(leaves, delta, fine=True)
+    loose = bounds.renyi_epsilon(leaves, delta, None)
     arithmetic = bounds.on_grid(leaves, delta, bounds.COARSE)
     eps_error = max(1e-4, min(0.01, tight / 50))
     third = prv.epsilon(leaves, arithmetic.ideal_delta, eps_error)
-    if third is not None:
-        bounds.demand_near(tight - arithmetic.arithmetic, third.lower, third.upper)
-    loose = bounds.renyi_epsilon(leaves, delta, None)
-    return {
-        "delta": delta,
-        "pld": _short(tight),
-        "rdp": _short(loose),
-        "prv": None if third is None else _short(third.upper),
-        "versions": {name: version(name) for name in ("dp-accounting", "scipy")},
-    }
+    if third is None:
+        return tight, loose, None
+    bounds.demand_near(tight - arithmetic.arithmetic, third.lower, third.upper)
+    return tight, loose, third.upper
 
 
 def _short(value: float) -> float:
@@ -176,7 +209,7 @@ def residue(
     event_counts: Iterable[tuple[Event, int]], *, epsilon: float, delta: float
 ) -> noise.Residue:
     """What the noise's arithmetic adds to these events; see `noise.residue`."""
-    num_steps = bounds.num_steps(merge(event_counts) or ())
+    num_steps = max(bounds.num_steps(case) for case in merge(event_counts) or ((),))
     return noise.residue(num_steps, epsilon=epsilon, delta=delta)
 
 
@@ -187,82 +220,56 @@ def solve(study: Study) -> Plan:
         The plan every site confirms; noise None where the mechanism is "none".
 
     Raises:
-        PlanError: GLD-P001 no noise is enough, with the nearest epsilon; and what
-            `validate_study` and `confirm` raise.
+        PlanError: GLD-P001 no noise is enough, with the nearest epsilon, GLD-P110 none
+            is for the charged metrics; and what `validate_study` and `confirm` raise.
     """
     validate_study(study)
-    num_turns = study.training.rounds + study.aggregation.spare_turns
+    num_turns = study.num_turns
     if study.privacy.mechanism == "none":
         return Plan(None, num_turns, SENSITIVITY_SLACK)
-    for interval in (bounds.COARSE, bounds.FINE, bounds.FINE / 10):
-        effective = _least_noise(study, num_turns, interval)
-        plan, cost = _settle(study, num_turns, effective)
-        # Short schedules are exact on the coarse grid; thousands of steps are not,
-        # and would be given more noise than they need.
-        if cost >= 0.99 * study.privacy.epsilon or effective == MIN_NOISE_MULTIPLIER:
-            break
-    return plan
+    trained = least_noise(_training_goal(study, num_turns))
+    measuring = _measuring_goal(study, num_turns)
+    measured = None if measuring is None else least_noise(measuring)
+    return Plan(trained, num_turns, SENSITIVITY_SLACK, measured)
 
 
-def _settle(study: Study, num_turns: int, effective: float) -> tuple[Plan, float]:
-    """The plan with this noise, raised until its fine epsilon keeps the promise."""
-    while True:
-        plan = _plan(effective, num_turns)
-        cost = _fine(study, plan)
-        if cost <= study.privacy.epsilon:
-            return plan, cost
-        effective *= 1.0005
-
-
-def _plan(effective: float, num_turns: int) -> Plan:
-    # Six decimals, upwards: short in JSON and never below what is needed.
-    multiplier = math.ceil(effective * (1 + SENSITIVITY_SLACK) * 1e6) / 1e6
-    return Plan(multiplier, num_turns, SENSITIVITY_SLACK)
-
-
-def _fine(study: Study, plan: Plan) -> float:
-    return epsilon([(schedule_event(study, plan), 1)], study.privacy.delta)
-
-
-def _least_noise(study: Study, num_turns: int, interval: float) -> float:
-    """Effective noise multiplier on one grid, to 1 part in 10,000, from above."""
-    from scipy.optimize import brentq  # type: ignore[import-untyped]  # no stubs
-
-    num_steps = study.training.local_steps * num_turns
-
-    @cache
-    def excess(log_noise: float) -> float:
-        leaf = Leaf(math.exp(log_noise), study.training.sample_rate, num_steps)
-        found = bounds.on_grid((leaf,), study.privacy.delta, interval)
-        return found.epsilon + found.arithmetic - study.privacy.epsilon
-
-    lowest, highest = math.log(MIN_NOISE_MULTIPLIER), math.log(MAX_NOISE_MULTIPLIER)
-    high = min(max(_first_guess(study, num_turns), lowest), highest)
-    while excess(high) > 0:
-        if high >= highest:
-            raise _unreachable(study, num_turns, excess(high) + study.privacy.epsilon)
-        high = min(high + 0.1, highest)
-    low = max(high - 0.1, lowest)
-    while excess(low) <= 0:
-        if low == lowest:
-            return MIN_NOISE_MULTIPLIER
-        high, low = low, max(low - 0.1, lowest)
-    return math.exp(brentq(excess, low, high, xtol=1e-4)) * (1 + 1e-4)
-
-
-def _first_guess(study: Study, num_turns: int) -> float:
-    """Log noise multiplier at which the schedule is about one Gaussian of that cost.
-
-    Source: the central limit of Bu et al. 2020, mu = q sqrt(T (exp(1/z^2) - 1)).
-    """
+def _training_goal(study: Study, num_turns: int) -> Goal:
     privacy, training = study.privacy, study.training
-    num_steps = training.local_steps * num_turns
-    tail = math.sqrt(2 * math.log(1 / privacy.delta))
-    # eps = mu^2/2 + mu tail, solved for mu: a little too private, near enough
-    mu = math.sqrt(tail**2 + 2 * privacy.epsilon) - tail
-    if training.sample_rate == 1:
-        return math.log(math.sqrt(num_steps) / mu)
-    return -0.5 * math.log(math.log1p(mu**2 / (training.sample_rate**2 * num_steps)))
+    return Goal(
+        privacy.epsilon,
+        privacy.delta,
+        training.sample_rate,
+        training.local_steps * num_turns,
+        SENSITIVITY_SLACK,
+        lambda nearest: _unreachable(study, num_turns, nearest),
+    )
+
+
+def _measuring_goal(study: Study, num_turns: int) -> Goal | None:
+    """What a held-out unit may pay; nobody trains on it. The sums are exact: slack 0.
+
+    Each turn puts by an equal part, so that one release after the last round is paid
+    for: T Gaussians of noise z cost what one of noise z / sqrt(T) does, exactly.
+    """
+    share, privacy = study.evaluation.share, study.privacy
+    if share is None:
+        return None
+    epsilon = share * privacy.epsilon
+
+    def refused(nearest: float) -> PlanError:
+        return PlanError(
+            "GLD-P110",
+            f"the charged metrics cannot cost epsilon {epsilon:g} at delta "
+            f"{privacy.delta:g}: {num_turns} turns cost {nearest:.3g} even with "
+            f"noise_multiplier {MAX_NOISE_MULTIPLIER:g}.",
+            fix="Raise evaluation.share, or lower training.rounds.",
+        )
+
+    return Goal(epsilon, privacy.delta, 1.0, num_turns, 0.0, refused)
+
+
+def _fine(event: Event, delta: float) -> float:
+    return epsilon([(event, 1)], delta)
 
 
 def _unreachable(study: Study, num_turns: int, nearest: float) -> PlanError:
@@ -295,17 +302,27 @@ def confirm(study: Study, plan: Plan) -> float:
     check_plan(study, plan)
     if plan.noise_multiplier is None:
         return math.inf
-    cost = _fine(study, plan)
-    if cost > study.privacy.epsilon:
-        raise PlanError(
-            "GLD-P002",
-            f"the plan costs epsilon {cost:.4g} at delta {study.privacy.delta:g}, "
-            f"but the study promises {study.privacy.epsilon:g}.",
-            why=f"noise_multiplier {plan.noise_multiplier:g} is too small for "
-            f"{plan.num_turns} turns of {study.training.local_steps} steps.",
-            fix="Submit the study again so that its plan is solved afresh.",
-        )
-    return cost
+    delta = study.privacy.delta
+    cost = _fine(training_event(study, plan), delta)
+    _demand(cost, study.privacy.epsilon, study, plan.noise_multiplier, plan)
+    if plan.measuring_noise is None:
+        return cost
+    measured = self_composed(gaussian_event(plan.measuring_noise), plan.num_turns)
+    most = (study.evaluation.share or 0.0) * study.privacy.epsilon
+    _demand(_fine(measured, delta), most, study, plan.measuring_noise, plan)
+    return _fine(schedule_event(study, plan), delta)
+
+
+def _demand(cost: float, most: float, study: Study, noise: float, plan: Plan) -> None:
+    if cost <= most:
+        return
+    raise PlanError(
+        "GLD-P002",
+        f"the plan costs epsilon {cost:.4g} at delta {study.privacy.delta:g}, "
+        f"but the study promises {most:g}.",
+        why=f"noise_multiplier {noise:g} is too small for {plan.num_turns} turns.",
+        fix="Submit the study again so that its plan is solved afresh.",
+    )
 
 
 def check_plan(study: Study, plan: Plan) -> None:
@@ -314,21 +331,22 @@ def check_plan(study: Study, plan: Plan) -> None:
     Raises:
         PlanError: GLD-P005, with what differs.
     """
-    num_turns = study.training.rounds + study.aggregation.spare_turns
     problem = ""
-    if plan.num_turns != num_turns:
-        problem = f"it covers {plan.num_turns} turns, the study has {num_turns}"
+    private = study.privacy.mechanism != "none"
+    if plan.num_turns != study.num_turns:
+        problem = f"it covers {plan.num_turns} turns, the study has {study.num_turns}"
     elif plan.sensitivity_slack != SENSITIVITY_SLACK:
         problem = (
             f"its sensitivity slack is {plan.sensitivity_slack:g}, "
             f"this engine's is {SENSITIVITY_SLACK:g}"
         )
-    elif (plan.noise_multiplier is None) != (study.privacy.mechanism == "none"):
+    elif (plan.noise_multiplier is not None) != private:
         problem = f'its noise does not fit mechanism "{study.privacy.mechanism}"'
-    elif plan.noise_multiplier is not None and not (
-        MIN_NOISE_MULTIPLIER <= plan.noise_multiplier < math.inf
-    ):
-        problem = f"its noise_multiplier is {plan.noise_multiplier:g}"
+    elif (plan.measuring_noise is None) != (study.evaluation.share is None):
+        problem = f'its noise does not fit evaluation.on = "{study.evaluation.on}"'
+    for noise_ in (plan.noise_multiplier, plan.measuring_noise):
+        if noise_ is not None and not MIN_NOISE_MULTIPLIER <= noise_ < math.inf:
+            problem = problem or f"its noise_multiplier is {noise_:g}"
     if problem:
         raise PlanError(
             "GLD-P005",

@@ -16,9 +16,7 @@ from typing import Any, NamedTuple
 
 from guilder_shared.errors import PlanError
 from guilder_shared.privacy import noise
-from guilder_shared.privacy.events import Leaf
-
-Leaves = tuple[Leaf, ...]
+from guilder_shared.privacy.events import Leaves
 
 COARSE, FINE = 1e-3, 1e-4  # widths of a privacy loss distribution's cells
 _FINEST = FINE / 32

@@ -4,11 +4,15 @@ The names follow dp_accounting's DpEvent classes. This module computes no epsilo
 imports no accountant; it only builds events, and reads untrusted ones strictly.
 
 Review, mathematics: an event is a worst case over add/remove neighbours and holds
-public constants only. Merging equal events is exact: composition is commutative.
+public constants only. Merging equal events is exact: composition is commutative. Where
+units are dealt to mechanisms by a function of their own identity (`parallel`), a unit
+moves one of them alone and pays for that one: each case is bounded by itself, and the
+largest bounds them all (McSherry 2009, parallel composition).
 Review, crash order: pure data.
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -18,6 +22,7 @@ Event = dict[str, Any]  # JSON-able; the forms below and no other
 
 MIN_NOISE_MULTIPLIER = 0.05  # below it "noise" protects nobody
 MAX_STEPS = 10_000_000
+MOST_CASES = 16
 _MAX_DEPTH = 4
 _LARGEST = 1e6
 
@@ -28,6 +33,10 @@ class Leaf(NamedTuple):
     noise_multiplier: float
     sample_rate: float  # 1 = plain Gaussian
     num_steps: int
+
+
+Leaves = tuple[Leaf, ...]
+_Counts = Counter[tuple[float, float]]
 
 
 def gaussian_event(noise_multiplier: float, *, sample_rate: float = 1.0) -> Event:
@@ -60,38 +69,63 @@ def self_composed(event: Event, count: int) -> Event:
     return {"event": "self-composed", "count": count, "of": event}
 
 
+def parallel(events: Iterable[Event]) -> Event:
+    """Mechanisms on different units: each unit is in one of them, always the same."""
+    return {"event": "parallel", "of": list(events)}
+
+
 def unprotected_event() -> Event:
     """Something left that no mechanism protects: epsilon is infinite."""
     return {"event": "none-protected"}
 
 
-def merge(event_counts: Iterable[tuple[Event, int]]) -> tuple[Leaf, ...] | None:
-    """Flatten events and merge equal steps.
+def merge(event_counts: Iterable[tuple[Event, int]]) -> tuple[Leaves, ...] | None:
+    """Flatten events, merge equal steps, and tell apart what a unit may meet.
 
     Returns:
-        Leaves in a fixed order; None if any event is unprotected.
+        Cases, of which every unit meets one: leaves in a fixed order. One case where
+        no event is `parallel`; where there would be more than `MOST_CASES`, one with
+        the most of each step, which costs more than any. None if any event is
+        unprotected.
 
     Raises:
         PlanError: GLD-P003, an event is not of the documented form or its numbers
             are outside what is accounted.
     """
-    counts: dict[tuple[float, float], int] = {}
+    cases: list[_Counts] = [Counter()]
     protected = True
     for event, count in event_counts:
-        leaf = _leaf(event, _whole(count), _MAX_DEPTH)
-        if leaf is None:
+        found = _cases(event, _whole(count), _MAX_DEPTH)
+        if found is None:
             protected = False
             continue
-        key = (leaf.noise_multiplier, leaf.sample_rate)
-        counts[key] = counts.get(key, 0) + leaf.num_steps
-    if sum(counts.values()) > MAX_STEPS:
+        cases = _distinct(old + new for old in cases for new in found)
+        if len(cases) > MOST_CASES:
+            cases = [_most(cases)]
+    if any(case.total() > MAX_STEPS for case in cases):
         raise _malformed(f"more than {MAX_STEPS} steps")
     if not protected:
         return None
-    return tuple(Leaf(*key, count) for key, count in sorted(counts.items()))
+    return tuple(
+        tuple(Leaf(*key, count) for key, count in sorted(case.items()))
+        for case in cases
+    )
 
 
-def _leaf(event: Event, count: int, depth: int) -> Leaf | None:
+def _distinct(cases: Iterable[_Counts]) -> list[_Counts]:
+    return list({tuple(sorted(case.items())): case for case in cases}.values())
+
+
+def _most(cases: Iterable[_Counts]) -> _Counts:
+    """At least as many of each step as in any case."""
+    most: _Counts = Counter()
+    for case in cases:
+        most |= case
+    return most
+
+
+def _cases(event: Event, count: int, depth: int) -> list[_Counts] | None:
+    """What one unit may meet, by step and how often; None where it is unprotected."""
     if depth == 0 or not isinstance(event, dict):
         raise _malformed("not an object, or nested too deeply")
     match event:
@@ -100,16 +134,22 @@ def _leaf(event: Event, count: int, depth: int) -> Leaf | None:
         case {"event": "self-composed", "count": times, "of": inner, **rest} if (
             not rest
         ):
-            return _leaf(inner, count * _whole(times), depth - 1)
+            return _cases(inner, count * _whole(times), depth - 1)
+        case {"event": "parallel", "of": [_, _, *_] as parts, **rest} if (
+            not rest and len(parts) <= MOST_CASES
+        ):
+            found = [_cases(part, count, depth - 1) for part in parts]
+            protected = [case for each in found if each is not None for case in each]
+            return None if None in found else _distinct(protected)
         case {
             "event": "poisson-sampled",
             "sampling_probability": rate,
             "of": {"event": "gaussian", "noise_multiplier": noise, **inner_rest},
             **rest,
         } if not rest and not inner_rest:
-            return Leaf(_noise(noise), _rate(rate), count)
+            return [Counter({(_noise(noise), _rate(rate)): count})]
         case {"event": "gaussian", "noise_multiplier": noise, **rest} if not rest:
-            return Leaf(_noise(noise), 1.0, count)
+            return [Counter({(_noise(noise), 1.0): count})]
     raise _malformed("unknown kind or unknown keys")
 
 

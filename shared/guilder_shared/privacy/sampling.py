@@ -34,7 +34,7 @@ from guilder_shared.study import Study
 Indices = np.ndarray[tuple[int], np.dtype[np.int64]]
 Words = np.ndarray[tuple[int], np.dtype[np.uint64]]
 Names = np.ndarray[tuple[int], np.dtype[np.int64]]
-Purpose = Literal["sampling", "records", "copies", "noise", "count"]
+Purpose = Literal["sampling", "records", "copies", "noise", "count", "metrics"]
 
 _BLOCK_WORDS = 1 << 14  # 128 KiB at a time: the keystream stays in the cache
 _ZEROS = bytes(8 * _BLOCK_WORDS)

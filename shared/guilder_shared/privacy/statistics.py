@@ -2,7 +2,7 @@
 
 Counts, histograms and bounded sums are released together; means, variances, quantiles
 and AUC are computed from what was released. This module reads no file, charges nothing
-and sends nothing: no study or site uses it yet.
+and sends nothing.
 
 Review, mathematics. A block maps each row to numbers of L2 norm at most its public
 `bound`. Blocks are divided by bound x sqrt(number of blocks) and laid side by side; a
@@ -82,6 +82,20 @@ def moments(name: str, values: Numbers, low: float, high: float) -> Block:
     moved = np.clip(2 * (moved - low) / (high - low) - 1, -1, 1)
     rows = np.stack([np.ones_like(moved), moved, moved**2], axis=1)
     return Block(name, rows * finite[:, None], math.sqrt(3.0))
+
+
+def averaged(blocks: Sequence[Block], units: NDArray[np.int64]) -> list[Block]:
+    """Each unit's rows by their number, so that a unit counts as the mean of its rows.
+
+    A mean is no longer than the longest row, so no unit is scaled down by `total`.
+
+    Args:
+        blocks: Of the same rows.
+        units: Whose row it is, shape (rows,).
+    """
+    _, places, counts = np.unique(units, return_inverse=True, return_counts=True)
+    parts = 1.0 / counts[places]
+    return [Block(b.name, b.rows * parts[:, None], b.bound) for b in blocks]
 
 
 def event(noise_multiplier: float) -> Event:

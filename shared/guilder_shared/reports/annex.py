@@ -205,6 +205,8 @@ def _orders(orders: Sequence[Report], say: Texts) -> str:
 
 def event(one: dict[str, Any]) -> str:
     """An event as words: 25 times poisson-sampled (0.01) gaussian (0.8)."""
+    if one["event"] == "parallel":
+        return "parallel: " + " | ".join(event(part) for part in one["of"])
     inner = f" {event(one['of'])}" if "of" in one else ""
     kind = one["event"]
     if kind == "self-composed":

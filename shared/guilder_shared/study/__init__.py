@@ -99,6 +99,19 @@ class Study(File):
         """The contract with public rows, which belong to nobody."""
         return self.data.model_copy(update={"person": None})
 
+    @property
+    def measuring_round(self) -> int | None:
+        """The round after the last in which held-out units are measured, if any is."""
+        if self.evaluation.on != "charged":
+            return None
+        return self.training.rounds + 1
+
+    @property
+    def num_turns(self) -> int:
+        """How many turns of a site the promise covers: of rounds, and spare ones."""
+        rounds = self.measuring_round or self.training.rounds
+        return rounds + self.aggregation.spare_turns
+
     def canonical(self) -> bytes:
         """Canonical JSON (RFC 8785) of everything but `[simulation]`.
 

@@ -123,13 +123,34 @@ class Privacy(Frozen):
 
 
 class Evaluation(Frozen):
-    """On which rows the global model is measured."""
+    """On which rows the global model is measured.
 
-    on: Literal["public-holdout", "none"] = Field(
-        description="rows that are public, or nothing"
+    With "charged", each site holds out a share of its units, decided one by one, never
+    trains on them, and measures the last model on them under a charge of its own.
+    """
+
+    on: Literal["public-holdout", "charged", "none"] = Field(
+        description="rows that are public, the sites' own against a charge, or nothing"
     )
     rows: float = Field(
-        default=0.2, gt=0, lt=1, description="share set aside in simulation"
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="share set aside: in simulation before rows are dealt; at each "
+        'site, of units, with on = "charged"',
+    )
+    share: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="most that a held-out unit pays, as a share of privacy.epsilon; "
+        'with on = "charged" only',
+    )
+    largest_loss: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e6,
+        description='public bound of a row\'s loss, 5 if left out; with on = "charged"',
     )
 
 

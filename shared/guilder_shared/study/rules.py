@@ -17,6 +17,7 @@ from guilder_shared.study.aggregation_rules import (
     variates_fit_the_steps,
 )
 from guilder_shared.study.data import Data, ImageData, TableData, TextData
+from guilder_shared.study.evaluation_rules import charged_evaluation_is_possible
 from guilder_shared.study.fitting import model_fits
 from guilder_shared.study.learning_rules import (
     copies_come_before_features,
@@ -132,6 +133,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[..., list[Contradiction]]], ...] = 
     (("model", "training"), copies_come_before_features),
     (("training", "privacy"), _seed_is_for_tests),
     (("training", "privacy"), _joint_noise_is_one_step),
+    (("privacy", "evaluation"), charged_evaluation_is_possible),
     (("aggregation", "simulation"), _enough_sites),
     (("aggregation",), strategy_has_its_keys),
     (("aggregation", "privacy"), each_site_is_seen),

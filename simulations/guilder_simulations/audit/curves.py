@@ -81,10 +81,7 @@ def of_study(study: Study, plan: Plan, *, noise_share: float = 1.0) -> TradeOff:
         plan: As confirmed.
         noise_share: Of the planned noise: the same schedule with another noise.
     """
-    leaves = merge([(accounting.schedule_event(study, plan), 1)])
-    assert leaves is not None
-    assert len(leaves) == 1
-    leaf = leaves[0]
+    ((leaf,),) = merge([(accounting.training_event(study, plan), 1)]) or ()
     multiplier = leaf.noise_multiplier * noise_share
     return of_schedule(leaf.num_steps, leaf.sample_rate, multiplier)
 

@@ -20,9 +20,9 @@ SAMPLED = gaussian_event(1.5, sample_rate=0.1)
 def test_equal_steps_merge_however_they_are_nested() -> None:
     nested = self_composed(self_composed(SAMPLED, 5), 4)
 
-    leaves = merge([(nested, 2), (SAMPLED, 1), (GAUSSIAN, 3)])
+    cases = merge([(nested, 2), (SAMPLED, 1), (GAUSSIAN, 3)])
 
-    assert leaves == (Leaf(1.5, 0.1, 41), Leaf(1.5, 1.0, 3))
+    assert cases == ((Leaf(1.5, 0.1, 41), Leaf(1.5, 1.0, 3)),)
 
 
 def test_a_full_batch_is_a_plain_gaussian() -> None:
@@ -35,7 +35,7 @@ def test_one_unprotected_event_makes_all_unprotected() -> None:
 
 
 def test_no_events_are_no_leaves() -> None:
-    assert merge([]) == ()
+    assert merge([]) == ((),)
 
 
 @pytest.mark.parametrize(

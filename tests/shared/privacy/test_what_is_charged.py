@@ -59,7 +59,7 @@ def test_every_step_that_runs_is_charged_with_the_noise_it_had(
             keys=TurnKeys.from_os(),
         )
 
-    (leaf,) = merge([(accounting.schedule_event(study, plan), 1)]) or ()
+    ((leaf,),) = merge([(accounting.schedule_event(study, plan), 1)]) or ()
     (std,) = {std for std, _, _ in released}
     assert len(released) == len(rates) == leaf.num_steps
     assert set(rates) == {leaf.sample_rate}

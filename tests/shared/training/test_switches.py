@@ -163,7 +163,7 @@ def test_a_step_with_a_moving_clip_norm_has_the_noise_of_its_event(
 
     trained(study, rows(60), plan.noise_multiplier)
 
-    (leaf,) = merge([(accounting.turn_event(study, plan), 1)]) or ()
+    ((leaf,),) = merge([(accounting.turn_event(study, plan), 1)]) or ()
     assert len(steps) == leaf.num_steps == 6
     slack = 1 + accounting.SENSITIVITY_SLACK
     for step in steps:

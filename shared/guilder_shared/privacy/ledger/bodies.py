@@ -76,9 +76,10 @@ def is_protected(event: Body) -> bool:
 
 
 def num_steps(event: Body) -> int:
-    """Noised sums in an event; 0 for one that is unprotected.
+    """Noised sums in an event that one unit can move; 0 for one that is unprotected.
 
     Raises:
         PlanError: The event is not of the documented form (GLD-P003).
     """
-    return sum(leaf.num_steps for leaf in events.merge([(event, 1)]) or ())
+    cases = events.merge([(event, 1)]) or ((),)
+    return max(sum(leaf.num_steps for leaf in leaves) for leaves in cases)

@@ -38,6 +38,8 @@ class Turn:
         head_no: The seal's number among those for the same server; None until then.
         receipt: What the server answered; None until it did.
         given_up: Started too often without a seal; nothing of it ever leaves.
+        measures: How many turns' shares of the charged metrics it releases at once;
+            0 where it measures nothing.
     """
 
     turn_no: int
@@ -49,6 +51,7 @@ class Turn:
     head_no: int | None = None
     receipt: str | None = None
     given_up: bool = False
+    measures: int = 0
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,14 @@ class Grant:
         """The highest turn number charged so far; 0 if there is none."""
         return next(reversed(self.turns), 0)  # they only grow
 
+    def unmeasured(self) -> int:
+        """Turns charged, this one included, whose share of the metrics is unspent.
+
+        What was given up released nothing, and never will.
+        """
+        spent = sum(t.measures for t in self.turns.values() if not t.given_up)
+        return len(self.turns) + 1 - spent
+
     def asked(self) -> Asked:
         """What it asked of the officer."""
         return Asked(
@@ -175,11 +186,13 @@ class Spend:
             bytes again and read nothing.
         attempt: 1 for "new", 2 and more for "again".
         sealed_sha256: Of the sealed bytes; empty unless `state` is "sealed".
+        measures: As of the turn.
     """
 
     state: Literal["new", "again", "sealed"]
     attempt: int
     sealed_sha256: str = ""
+    measures: int = 0
 
 
 @dataclass(frozen=True)

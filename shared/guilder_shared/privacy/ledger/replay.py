@@ -50,13 +50,23 @@ def _spend(book: Pages, _: Entry, body: Body) -> None:
     grant, turn_no = book.grants[body["grant_id"]], int(body["turn_no"])
     turn = grant.turns.get(turn_no)
     demand(not grant.closed and body["attempt"] <= 1 + NUM_REPEATS)
+    measures = body.get("measures", 0)
+    demand(type(measures) is int and measures >= 0)
     if turn is None:
         demand(grant.newest_turn() < turn_no <= grant.num_turns)
         demand(body["attempt"] == 1 and grant.approval not in book.decisions.revoked)
         demand(book.accounts.covers(grant, Filters.hold_sums))
-        turn = Turn(turn_no, str(body["request_hash"]), 1, str(body["time"]))
+        demand(measures <= grant.unmeasured())
+        turn = Turn(
+            turn_no,
+            str(body["request_hash"]),
+            1,
+            str(body["time"]),
+            measures=measures,
+        )
     else:
         demand(turn.request_hash == body["request_hash"])
+        demand(turn.measures == measures)
         demand(turn.sealed_sha256 is None and not turn.given_up)
         demand(turn.attempts + 1 == body["attempt"])
         turn = replace(turn, attempts=turn.attempts + 1)

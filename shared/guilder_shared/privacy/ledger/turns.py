@@ -20,7 +20,9 @@ from guilder_shared.privacy.ledger.pen import Pen
 from guilder_shared.privacy.ledger.replay import is_witness
 
 
-def spend(pen: Pen, grant_id: str, turn_no: int, request_hash: str) -> Spend:
+def spend(
+    pen: Pen, grant_id: str, turn_no: int, request_hash: str, *, measures: bool
+) -> Spend:
     """Charge one turn; see `Ledger.spend`."""
     with pen.writing() as book:
         grant = pen.grant(grant_id)
@@ -41,8 +43,11 @@ def spend(pen: Pen, grant_id: str, turn_no: int, request_hash: str) -> Spend:
         if turn is not None and (turn.given_up or attempt > 1 + NUM_REPEATS):
             _give_up(pen, grant, turn)
         charge = {"grant_id": grant_id, "turn_no": turn_no, "attempt": attempt}
-        pen.write("spend", {**charge, "request_hash": request_hash})
-        return Spend("new" if attempt == 1 else "again", attempt)
+        shares = grant.unmeasured() if measures else 0
+        shares = shares if turn is None else turn.measures
+        told = {"measures": shares} if shares else {}
+        pen.write("spend", {**charge, "request_hash": request_hash, **told})
+        return Spend("new" if attempt == 1 else "again", attempt, measures=shares)
 
 
 def _demand_goes_on(pen: Pen, grant: Grant) -> None:

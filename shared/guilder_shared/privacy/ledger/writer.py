@@ -224,7 +224,9 @@ class Ledger:
         }
         return acceptance.would(self._pen, body, permitted=permitted)
 
-    def spend(self, grant_id: str, turn_no: int, request_hash: str) -> Spend:
+    def spend(
+        self, grant_id: str, turn_no: int, request_hash: str, *, measures: bool = False
+    ) -> Spend:
         """Charge one turn; durable when this returns, before any row is read.
 
         Turn numbers only grow; one may be left out (the site never saw the request).
@@ -233,6 +235,7 @@ class Ledger:
             grant_id: From `reserve`.
             turn_no: From 1 to the grant's `num_turns`.
             request_hash: Of the whole request; the turn is bound to it.
+            measures: Whether it releases charged metrics (`Grant.unmeasured`).
 
         Returns:
             "new"; "sealed" if the turn has its result already; "again" if it was
@@ -247,7 +250,8 @@ class Ledger:
             IntegrityError: The turn was charged for another request (GLD-I008),
                 or the entry could not be made durable (GLD-I005).
         """
-        return turns.spend(self._pen, grant_id, turn_no, request_hash)
+        asked = (grant_id, turn_no, request_hash)
+        return turns.spend(self._pen, *asked, measures=measures)
 
     def seal(self, grant_id: str, turn_no: int, sha256: str) -> None:
         """Bind a charged turn to the one result that may leave; durable.

@@ -1,0 +1,44 @@
+"""Which charged evaluations a study may ask for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from guilder_shared.study import Study
+
+Make = Callable[..., Study]
+CHARGED = {"on": "charged", "share": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "privacy", "error_id"),
+    [
+        (CHARGED, {"unit": "site"}, "GLD-C130"),
+        (CHARGED, {"mechanism": "none"}, "GLD-C131"),
+        ({"on": "charged"}, {}, "GLD-C132"),
+        ({"on": "none", "share": 0.5}, {}, "GLD-C132"),
+        ({"on": "public-holdout", "largest_loss": 3.0}, {}, "GLD-C132"),
+    ],
+)
+def test_what_cannot_be_charged_is_a_mistake_of_the_file(
+    study_of: Make, evaluation: dict[str, Any], privacy: dict[str, Any], error_id: str
+) -> None:
+    with pytest.raises(ValidationError) as caught:
+        study_of(evaluation=evaluation, privacy=privacy)
+
+    (mistake,) = caught.value.errors()
+    (found,) = mistake["ctx"]["error"].found
+    assert found.error_id == error_id
+
+
+def test_charged_metrics_add_a_round_and_no_key_to_other_studies(
+    study_of: Make,
+) -> None:
+    charged, plain = study_of(evaluation=CHARGED), study_of()
+
+    assert (charged.measuring_round, plain.measuring_round) == (17, None)
+    assert (charged.num_turns, plain.num_turns) == (19, 18)
+    assert b"share" not in plain.canonical()
+    assert Study.from_canonical(charged.canonical()) == charged
