@@ -37,7 +37,8 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from guilder_client import outbound
-from guilder_client.outage import judge_clock, judge_tls
+from guilder_client.outage import cause_of, judge_clock, judge_proxy, judge_tls
+from guilder_client.settings import ProxyLines
 from guilder_shared.certificates import load_certificate, load_tls_key
 from guilder_shared.errors import EnrolmentError, without_values
 from guilder_shared.tls import KeyFiles, check_dates, client_context
@@ -83,6 +84,7 @@ class Node:
         on_online: Called each time the server has taken the site in.
         pace: How long it waits.
         held: Whether a reply must stay here for now; asked again for every 64 KiB.
+        proxy: The institution's; None: HTTPS_PROXY counts.
         transport: Another way than the network, for a rehearsal.
 
     Raises:
@@ -99,6 +101,7 @@ class Node:
         on_online: Callable[[], None] = lambda: None,
         pace: Pace = Pace(),  # frozen
         held: Callable[[Message], bool] = lambda _reply: False,
+        proxy: ProxyLines | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._url = server_url
@@ -109,9 +112,10 @@ class Node:
         self._held = held
         files = keys if isinstance(keys, KeyFiles) else KeyFiles.in_folder(keys, "site")
         self._certificate = files.certificate
-        self._client = _Client(
-            server_url, client_context(files), load_tls_key(files.key), transport
+        way = outbound.client(
+            server_url, client_context(files), proxy=proxy, transport=transport
         )
+        self._client = _Client(server_url, way, load_tls_key(files.key))
         self._node_id = 0
         self._context: Context | None = None
 
@@ -119,7 +123,8 @@ class Node:
         """Serve until `stop` is set, through lost connections and server restarts.
 
         Raises:
-            NetworkError: This machine's clock is wrong (GLD-N010); names seconds.
+            NetworkError: This machine's clock is wrong (GLD-N010); names seconds. Or
+                the proxy wants another password (GLD-N100).
             EnrolmentError: The server is not of this consortium (GLD-E012), does not
                 know this site (GLD-E013), or refuses its certificate (GLD-E014),
                 which has perhaps run out meanwhile (GLD-E008).
@@ -134,6 +139,7 @@ class Node:
             except Held:  # going online anew, the server asks for the turn again
                 log.info("paused: a reply stays here")
             except (httpx.RequestError, ValueError) as error:
+                judge_proxy(error)
                 judge_tls(error, self._url)
                 check_dates(load_certificate(self._certificate), self._certificate)
                 first = retry_s == self._pace.first_retry_s  # say it once an outage
@@ -141,7 +147,7 @@ class Node:
                     logging.INFO if first else logging.DEBUG,
                     "no answer from %s: %s",
                     self._url,
-                    type(error).__name__,
+                    cause_of(error),
                 )
             if time.monotonic() - began_s > self._pace.longest_retry_s:
                 retry_s = self._pace.first_retry_s
@@ -305,22 +311,18 @@ class Node:
 
 
 class _Client(FleetHttpClient):
-    """Flower's Fleet client over our TLS: no redirect; no proxy to this machine."""
+    """Flower's Fleet client, on an HTTPS client of ours."""
 
     def __init__(
-        self,
-        url: str,
-        tls: ssl.SSLContext,
-        key: EllipticCurvePrivateKey,
-        transport: httpx.BaseTransport | None = None,
+        self, url: str, way: httpx.Client, key: EllipticCurvePrivateKey
     ) -> None:
         super().__init__(
             url,
             interceptors=[NodeAuthHttpInterceptor(key, key.public_key()), self],
-            verify=tls,
+            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # believes nobody
         )
-        self._client.close()
-        self._client = outbound.client(url, tls, transport=transport)
+        self._client.close()  # Flower's own
+        self._client = way
         self.node_key = public_key_to_bytes(key.public_key())
         self.pull_s = 0.0
         self.upload_bytes = 0

@@ -9,7 +9,10 @@ import ssl
 import time
 from urllib.parse import urlsplit
 
+import httpx
+
 from guilder_shared.errors import EnrolmentError, NetworkError
+from guilder_shared.plain_text import one_line
 
 AHEAD_S = 5.0  # Flower's SYSTEM_TIME_TOLERANCE: a header signed later is refused
 OLDEST_HEADER_S = 300.0
@@ -38,6 +41,27 @@ def judge_clock(date: str) -> None:
         why="The server takes no request signed at another time than its own.",
         fix="Set the clock, best by NTP (`timedatectl set-ntp true`), and start again.",
     )
+
+
+def judge_proxy(error: Exception) -> None:
+    """Raise if the proxy lets nobody pass without another password.
+
+    Raises:
+        NetworkError: GLD-N100.
+    """
+    if isinstance(error, httpx.ProxyError) and str(error).startswith("407"):
+        raise NetworkError(
+            "GLD-N100",
+            f"the proxy on the way to the server refused: {cause_of(error)}",
+            fix="See to user and password under [proxy] in site.toml.",
+        )
+
+
+def cause_of(error: Exception) -> str:
+    """One line for the log: the kind of failure, and what a proxy said."""
+    kind = type(error).__name__
+    said = isinstance(error, httpx.ProxyError)
+    return f"{kind} ({one_line(str(error), 80)})" if said else kind
 
 
 def judge_tls(error: Exception, url: str) -> None:

@@ -1,13 +1,19 @@
 """One HTTPS client to a server of ours: our TLS, no redirect, no endless answer.
 
-Every connection that a site opens to a server is made here. It knows no request.
+Every connection that a site opens to a server is made here, through the institution's
+proxy where there is one. TLS to the server runs inside the proxy's tunnel (CONNECT), so
+a proxy sees the server's name and nothing else. It knows no request.
 """
 
 import ssl
+from pathlib import Path
 
 import httpx
 
 from guilder_client.outage import is_loopback
+from guilder_client.settings import ProxyLines
+from guilder_shared.errors import EnrolmentError
+from guilder_shared.identity import read_private
 
 LARGEST_ANSWER = 16 << 20  # Flower sends objects in pieces of 5 MiB
 
@@ -16,6 +22,7 @@ def client(
     url: str,
     tls: ssl.SSLContext,
     *,
+    proxy: ProxyLines | None = None,
     timeout_s: float = 30.0,
     transport: httpx.BaseTransport | None = None,
 ) -> httpx.Client:
@@ -24,18 +31,46 @@ def client(
     Args:
         url: Where it is; no proxy is asked on the way to this machine itself.
         tls: From `tls.client_context`.
+        proxy: Of site.toml; None: what HTTPS_PROXY and NO_PROXY say.
         timeout_s: For each step of a request.
         transport: What carries it; None: the ordinary one.
+
+    Raises:
+        EnrolmentError: The proxy's password or authority cannot be read.
     """
+    here = is_loopback(url)
     return httpx.Client(
         verify=tls,
         transport=transport,
+        proxy=None if here or proxy is None else _tunnel(proxy),
         timeout=timeout_s,
         follow_redirects=False,
-        trust_env=not is_loopback(url),
+        trust_env=not here and proxy is None,
         headers={"accept-encoding": "identity"},
         event_hooks={"response": [_refuse_endless]},
     )
+
+
+def _tunnel(proxy: ProxyLines) -> httpx.Proxy:
+    auth = None
+    if proxy.user is not None and proxy.password is not None:
+        password = read_private(proxy.password).decode("utf-8", "replace").strip()
+        auth = (proxy.user, password)
+    context = None if proxy.authority is None else _trusting(proxy.authority)
+    return httpx.Proxy(proxy.url, auth=auth, ssl_context=context)
+
+
+def _trusting(authority: Path) -> ssl.SSLContext:
+    """TLS to the proxy itself: its institution's authority, and no other."""
+    try:
+        return ssl.create_default_context(cafile=str(authority))
+    except (OSError, ssl.SSLError) as error:
+        raise EnrolmentError(
+            "GLD-E001",
+            f"the proxy's authority {authority} cannot be read: "
+            f"{getattr(error, 'strerror', None) or 'no certificate'}",
+            fix="Ask your network's people for the proxy's CA certificate, as PEM.",
+        ) from None
 
 
 def _refuse_endless(response: httpx.Response) -> None:

@@ -48,6 +48,7 @@ def run_client(settings: SiteFile, stop: threading.Event) -> None:
             and reply.has_content()
             and wire.MODEL in reply.content.array_records
         ),
+        proxy=settings.proxy,
     )
     try:
         node.run_forever(stop)

@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -21,11 +21,14 @@ from guilder_shared.settings.files import (
     Listed,
     Name,
     TableFile,
+    Text,
     Url,
     load_toml,
 )
 from guilder_shared.settings.mistakes import Contradiction, ContradictionError
 from guilder_shared.training.device import Speed
+
+ProxyUrl = Annotated[str, Field(pattern=r"^https?://[^\s/@]+:[0-9]{1,5}/?$")]
 
 
 class Site(Frozen):
@@ -82,6 +85,27 @@ class DataSource(TableFile):
         what = f"is {persons}, more than the {rows} rows of public_size"
         fix = "Everybody counted has a row: correct one of the two."
         raise ContradictionError([Contradiction(("public_persons",), what, fix)])
+
+
+class ProxyLines(Frozen):
+    """The institution's proxy, if connections to the outside go through one."""
+
+    url: ProxyUrl = Field(description="http://HOST:PORT, or https://")
+    user: Text | None = Field(default=None, description="for Basic authentication")
+    password: FilePath | None = Field(
+        default=None, description="a file that only the client's user can read"
+    )
+    authority: FilePath | None = Field(
+        default=None, description="who signed the proxy's own certificate; https only"
+    )
+
+    @model_validator(mode="after")
+    def _user_with_password(self) -> Self:
+        if (self.user is None) == (self.password is None):
+            return self
+        missing = "user" if self.user is None else "password"
+        what, fix = f"needs {missing} as well", "Give both user and password, or none."
+        raise ContradictionError([Contradiction((missing,), what, fix)])
 
 
 class WitnessLines(Frozen):
@@ -161,6 +185,9 @@ class SiteFile(File):
         default_factory=dict,
         max_length=100,
         description="[witness.NAME]: other servers that were sent results from here",
+    )
+    proxy: ProxyLines | None = Field(
+        default=None, description="the way out; HTTPS_PROXY counts if left out"
     )
     speed: Speed = Field(default=Speed(), description="how fast, never how private")
 

@@ -21,7 +21,7 @@ import httpx
 
 from guilder_client import outbound
 from guilder_client.rollback import demand_newest
-from guilder_client.settings import SiteFile
+from guilder_client.settings import ProxyLines, SiteFile
 from guilder_shared import tls, witnessing
 from guilder_shared.errors import GuilderError, IntegrityError, PolicyRefused
 from guilder_shared.messages import Head
@@ -40,6 +40,7 @@ class Question:
     server: str  # its name in the ledger
     address: str
     keys: tls.KeyFiles
+    proxy: ProxyLines | None = None
 
 
 @dataclass
@@ -107,7 +108,8 @@ class Witnesses:
                 (line and line.authority) or keys.authority,
             )
             address = server if line is None else line.server
-            yield Question(server, address, tls.KeyFiles(*files))
+            proxy = self.settings.proxy
+            yield Question(server, address, tls.KeyFiles(*files), proxy)
 
     def _ask(self, ledger: Ledger, question: Question) -> str:
         """Ask one server; why it was not heard, or an empty text."""
@@ -141,7 +143,9 @@ def ask(question: Question) -> Head | None:
         httpx.HTTPError, ValueError: It cannot be reached, or gives no such answer.
     """
     context = tls.client_context(question.keys)
-    with outbound.client(question.address, context, timeout_s=ANSWER_S) as client:
+    with outbound.client(
+        question.address, context, proxy=question.proxy, timeout_s=ANSWER_S
+    ) as client:
         answer = client.post(question.address + witnessing.PATH)
         answer.raise_for_status()
         return witnessing.read(answer.content)

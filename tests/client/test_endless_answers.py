@@ -10,6 +10,7 @@ import httpx
 import pytest
 from flwr.proto import fleet_pb2
 
+from guilder_client import outbound
 from guilder_client.node import _Client
 from guilder_shared import certificates, tls
 
@@ -83,9 +84,8 @@ def test_an_answer_without_end_is_refused_by_its_head(
     handler.head, handler.piece = head, piece
     keys = consortium.site("alder")
     files = tls.KeyFiles(keys / "site.key", keys / "site.pem", keys / "ca.pem")
-    client = _Client(
-        url, tls.client_context(files), certificates.load_tls_key(keys / "site.key")
-    )
+    way = outbound.client(url, tls.client_context(files))
+    client = _Client(url, way, certificates.load_tls_key(keys / "site.key"))
 
     with pytest.raises(httpx.RemoteProtocolError):
         client.ActivateNode(fleet_pb2.ActivateNodeRequest())

@@ -15,6 +15,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_tree,
 )
 
+from guilder_client import outbound
 from guilder_client.node import _Client
 from guilder_shared import certificates, tls
 
@@ -25,9 +26,9 @@ class Attacker:
     def __init__(self, keys: Path, port: int) -> None:
         self.url = f"https://127.0.0.1:{port}"
         self.tls = tls.client_context(keys)
-        self.client = _Client(
-            self.url, self.tls, certificates.load_tls_key(keys / "site.key")
-        )
+        way = outbound.client(self.url, self.tls)
+        key = certificates.load_tls_key(keys / "site.key")
+        self.client = _Client(self.url, way, key)
         self.node_id = 0
 
     def activate(self) -> int:
