@@ -82,6 +82,21 @@ class Sites(Frozen):
     folder: FilePath = Field(description="one certificate per site, NAME.pem")
 
 
+class Enrolment(Frozen):
+    """How sites and persons join: by invitation."""
+
+    port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="for joining; the sites' port serves it too if left out; "
+        "0 = any free port",
+    )
+    issuing_key: FilePath = Field(description="signs members' certificates")
+    issuing_certificate: FilePath = Field(description="of that key, PEM")
+    log_key: FilePath = Field(description="signs the log of who belongs here")
+
+
 class ServerFile(File):
     """`server.toml`, whole and checked; its paths are absolute."""
 
@@ -90,6 +105,9 @@ class ServerFile(File):
     sites: Sites
     operator: OperatorKeys | None = Field(
         default=None, description="left out where studies are submitted elsewhere"
+    )
+    enrolment: Enrolment | None = Field(
+        default=None, description="left out where sites are certificates in a folder"
     )
     holdout: dict[Name, TableFile] = Field(
         default_factory=dict,

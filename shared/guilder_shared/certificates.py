@@ -15,25 +15,22 @@ signing key. This module opens no connection; enrolment over the network is not 
     folder/sites/NAME/ca.pem                   whom the site believes
 """
 
-import datetime
-import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
-    NoEncryption,
-    PrivateFormat,
     PublicFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from guilder_shared import drafts
+from guilder_shared.drafts import Authority
 from guilder_shared.errors import EnrolmentError
 from guilder_shared.identity import SigningKey, read_private, write_private
 
@@ -45,17 +42,6 @@ SITE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 SITE_URI = "urn:guilder:site:"
 SIGNING_URI = "urn:guilder:signing-key:"
 ROLE_URI = "urn:guilder:role:"
-KEY_USAGES = (
-    "digital_signature",
-    "content_commitment",
-    "key_encipherment",
-    "data_encipherment",
-    "key_agreement",
-    "key_cert_sign",
-    "crl_sign",
-    "encipher_only",
-    "decipher_only",
-)
 
 
 @dataclass(frozen=True)
@@ -73,33 +59,16 @@ class SiteCertificate:
     signing_hex: str
 
 
-@dataclass(frozen=True)
-class Authority:
-    """The consortium's certificate authority: key and certificate."""
-
-    key: ec.EllipticCurvePrivateKey
-    certificate: x509.Certificate
-
-
 def make_authority(folder: Path) -> Authority:
     """Make the authority's key and certificate in `folder`, which must exist.
 
     Raises:
         EnrolmentError: There is an authority already (GLD-E004).
     """
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = _name("guilder consortium")
-    usage = _usage("key_cert_sign", "crl_sign")
-    certificate = (
-        _builder(name, key.public_key(), AUTHORITY_DAYS)
-        .issuer_name(name)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(usage, critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    write_private(folder / "authority.key", _pem_key(key))
-    _write_public(folder / "ca.pem", certificate)
-    return Authority(key, certificate)
+    authority = drafts.signer(None, "guilder consortium", AUTHORITY_DAYS, 0)
+    write_private(folder / "authority.key", drafts.pem_key(authority.key))
+    _write_public(folder / "ca.pem", authority.certificate)
+    return authority
 
 
 def load_authority(folder: Path) -> Authority:
@@ -114,7 +83,7 @@ def load_authority(folder: Path) -> Authority:
 
 def issue_server(authority: Authority, folder: Path, hosts: Sequence[str]) -> None:
     """Write server.key and server.pem, good for `hosts` (names or IP addresses)."""
-    names = [_host_name(host) for host in hosts]
+    names = [drafts.host_name(host) for host in hosts]
     key, certificate = _issue(
         authority, hosts[0], names, ExtendedKeyUsageOID.SERVER_AUTH
     )
@@ -131,7 +100,7 @@ def issue_site(authority: Authority, folder: Path, name: str) -> x509.Certificat
     """
     check_site_name(name)
     signing = SigningKey.generate()
-    names = [_uri(SITE_URI + name), _uri(SIGNING_URI + signing.public_hex)]
+    names = [drafts.uri(SITE_URI + name), drafts.uri(SIGNING_URI + signing.public_hex)]
     key, certificate = _issue(authority, name, names, ExtendedKeyUsageOID.CLIENT_AUTH)
     write_private(folder / "site.key", key)
     signing.save(folder / "signing.key")
@@ -145,7 +114,7 @@ def issue_role(authority: Authority, folder: Path, role: str) -> None:
 
     Its common name is `role:ROLE`, so it can never be taken for a site's.
     """
-    names = [_uri(ROLE_URI + role)]
+    names = [drafts.uri(ROLE_URI + role)]
     key, certificate = _issue(
         authority, f"role:{role}", names, ExtendedKeyUsageOID.CLIENT_AUTH
     )
@@ -209,9 +178,9 @@ def read_site(certificate: x509.Certificate) -> SiteCertificate:
     Raises:
         EnrolmentError: It is not a site's certificate (GLD-E007).
     """
-    uris = _uris(certificate)
-    names = [u.removeprefix(SITE_URI) for u in uris if u.startswith(SITE_URI)]
-    keys = [u.removeprefix(SIGNING_URI) for u in uris if u.startswith(SIGNING_URI)]
+    found = uris(certificate)
+    names = [u.removeprefix(SITE_URI) for u in found if u.startswith(SITE_URI)]
+    keys = [u.removeprefix(SIGNING_URI) for u in found if u.startswith(SIGNING_URI)]
     if len(names) != 1 or len(keys) != 1 or not SITE_NAME.fullmatch(names[0]):
         raise EnrolmentError(
             "GLD-E007",
@@ -244,17 +213,38 @@ def load_certificate(path: Path) -> x509.Certificate:
         ) from None
 
 
-def load_tls_key(path: Path) -> ec.EllipticCurvePrivateKey:
+def load_chain(path: Path) -> list[x509.Certificate]:
+    """Read a certificate and those that vouch for it, nearest first.
+
+    Raises:
+        EnrolmentError: The file is missing or holds none (GLD-E006).
+    """
+    load_certificate(path)
+    return x509.load_pem_x509_certificates(path.read_bytes())
+
+
+def load_tls_key(
+    path: Path, passphrase: bytes | None = None
+) -> ec.EllipticCurvePrivateKey:
     """Read a P-256 private key.
 
     Raises:
-        EnrolmentError: The file is missing (GLD-E001), open to others (GLD-E002) or
-            holds no such key (GLD-E003).
+        EnrolmentError: The file is missing (GLD-E001), open to others (GLD-E002),
+            holds no such key (GLD-E003), or is encrypted and the passphrase is
+            missing or another (GLD-E062).
     """
     pem = read_private(path)
+    is_secret = b"ENCRYPTED PRIVATE KEY" in pem
     try:
-        key = load_pem_private_key(pem, password=None)
+        key = load_pem_private_key(pem, password=passphrase if is_secret else None)
     except (ValueError, TypeError):
+        if is_secret:
+            raise EnrolmentError(
+                "GLD-E062",
+                f"{path} is encrypted, and "
+                + ("the passphrase is another" if passphrase else "no passphrase came"),
+                fix="--passphrase-file FILE, or GUILDER_PASSPHRASE.",
+            ) from None
         key = None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise EnrolmentError("GLD-E003", f"{path} does not hold a TLS key (P-256)")
@@ -282,69 +272,21 @@ def _issue(
     purpose: x509.ObjectIdentifier,
 ) -> tuple[bytes, x509.Certificate]:
     key = ec.generate_private_key(ec.SECP256R1())
-    issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(
-        authority.key.public_key()
+    certificate = drafts.leaf(
+        authority, key.public_key(), common_name, names, purpose, LEAF_DAYS
     )
-    certificate = (
-        _builder(_name(common_name), key.public_key(), LEAF_DAYS)
-        .issuer_name(authority.certificate.subject)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage("digital_signature"), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(issuer, critical=False)
-        .sign(authority.key, hashes.SHA256())
-    )
-    return _pem_key(key), certificate
+    return drafts.pem_key(key), certificate
 
 
-def _builder(
-    subject: x509.Name, key: ec.EllipticCurvePublicKey, num_days: int
-) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
-    day = datetime.timedelta(days=1)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - day)  # a site's clock may be behind
-        .not_valid_after(now + num_days * day)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-    )
-
-
-def _usage(*granted: str) -> x509.KeyUsage:
-    return x509.KeyUsage(**{usage: usage in granted for usage in KEY_USAGES})
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _uri(text: str) -> x509.GeneralName:
-    return x509.UniformResourceIdentifier(text)
-
-
-def _uris(certificate: x509.Certificate) -> list[str]:
+def uris(certificate: x509.Certificate | x509.CertificateSigningRequest) -> list[str]:
+    """The names of ours in a certificate, or in a request for one."""
     try:
         names = certificate.extensions.get_extension_for_class(
             x509.SubjectAlternativeName
         )
-    except x509.ExtensionNotFound:
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
         return []
     return names.value.get_values_for_type(x509.UniformResourceIdentifier)
-
-
-def _host_name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
-
-
-def _pem_key(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def _write_public(path: Path, certificate: x509.Certificate) -> None:

@@ -6,6 +6,7 @@ knows no study.
 """
 
 import os
+import secrets
 import stat
 from pathlib import Path
 from typing import Self
@@ -126,22 +127,25 @@ def _is_weak(raw: bytes) -> bool:
 def write_private(path: Path, data: bytes) -> None:
     """Write a file only its owner may read; durable before this returns.
 
-    The file is made with mode 0600 from its first instant, and never over
-    another file.
+    The file has mode 0600 from its first instant, is there whole or not at all
+    whenever the process is killed, and never takes the place of another file.
 
     Raises:
         EnrolmentError: A file is there already (GLD-E004).
     """
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    durable.write_through(os.open(part, flags, durable.OWNER_ONLY), data)
     try:
-        descriptor = os.open(path, flags, durable.OWNER_ONLY)
+        os.link(part, path)  # unlike a rename, it takes no other file's place
     except FileExistsError:
         raise EnrolmentError(
             "GLD-E004",
             f"{path} exists already; a key is never overwritten",
             fix="Use another folder, or move the old keys away first.",
         ) from None
-    durable.write_through(descriptor, data)
+    finally:
+        part.unlink()
     durable.sync_folder(path.parent)
 
 

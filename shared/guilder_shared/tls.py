@@ -5,6 +5,7 @@ opens no connection; who may do what is decided by who reads the certificate.
 """
 
 import datetime
+import itertools
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from guilder_shared.certificates import load_certificate, load_tls_key
+from guilder_shared.certificates import load_certificate, load_chain, load_tls_key
 from guilder_shared.errors import EnrolmentError
 
 
@@ -107,7 +108,11 @@ def check_issuer(path: Path, authority: Path) -> None:
         EnrolmentError: GLD-E011.
     """
     try:
-        load_certificate(path).verify_directly_issued_by(load_certificate(authority))
+        chain = [*load_chain(path), load_certificate(authority)]
+        if chain[-2] == chain[-1]:  # the authority itself was handed over too
+            chain.pop()
+        for below, above in itertools.pairwise(chain):
+            below.verify_directly_issued_by(above)
     except (ValueError, TypeError, InvalidSignature):
         raise EnrolmentError(
             "GLD-E011",
