@@ -42,6 +42,11 @@ class Site(Frozen):
         description="the server's address when it was first used, if it has moved",
     )
 
+    control: Url | None = Field(
+        default=None,
+        description="where certificates are renewed, if it is not the server's address",
+    )
+
     @property
     def ledger_name(self) -> str:
         """What the ledger calls the server, wherever it is now."""

@@ -14,7 +14,9 @@ from guilder import config_commands, demo_commands, doctor_commands, endings
 from guilder.model_commands import app as model_app
 from guilder.privacy_commands import app as privacy_app
 from guilder_client.commands import app as client_app
+from guilder_client.join_commands import join
 from guilder_server.commands import run_app, server_app
+from guilder_server.member_commands import invite, log, remove, revoke, sites
 from guilder_server.witness_commands import witnessed
 from guilder_simulations import commands as simulation_commands
 
@@ -34,6 +36,10 @@ app.add_typer(config_commands.app, name="config")
 server_app.command("witnessed")(witnessed)
 server_app.command("check")(doctor_commands.server_check)
 client_app.command("check")(doctor_commands.client_check)
+for verb in (invite, sites, revoke, remove, log):
+    server_app.command(verb.__name__)(verb)
+for group in (client_app, run_app):
+    group.command("join")(join)
 app.command("simulate")(simulation_commands.simulate)
 app.command("demo")(demo_commands.demo)
 

@@ -111,7 +111,7 @@ class Consortium:
         Raises:
             NetworkError: The server ended, or did not answer in time.
         """
-        from guilder_server.control import ControlClient
+        from guilder_server.console.control import ControlClient
         from guilder_server.settings import ServerFile
 
         deadline = time.monotonic() + timeout_s

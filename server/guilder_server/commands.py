@@ -15,6 +15,10 @@ ServerOption = Annotated[
     Path, typer.Option("--server", help="The server file.", metavar="SERVER.TOML")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+PassphraseOption = Annotated[
+    Path | None,
+    typer.Option("--passphrase-file", help="Of the issuing key.", metavar="FILE"),
+]
 RunArgument = Annotated[str, typer.Argument(help="The run's id.", metavar="RUN")]
 HERE = Path("server/server.toml")
 LONGEST = 4000  # characters of a line: hundreds of sites in a round
@@ -23,8 +27,9 @@ LONGEST = 4000  # characters of a line: hundreds of sites in a round
 @server_app.command()
 def init(
     local_sites: Annotated[
-        str, typer.Option("--local-sites", help="Names of the sites: a,b,c.")
-    ],
+        str,
+        typer.Option("--local-sites", help="For a trial: make these sites too, a,b,c."),
+    ] = "",
     folder: Annotated[Path, typer.Option("--dir", help="Where to write.")] = Path(),
     host: Annotated[
         str, typer.Option(help="Name or address by which sites reach the server.")
@@ -33,34 +38,70 @@ def init(
     control_port: Annotated[
         int | None, typer.Option(help="Another port for `guilder run`.")
     ] = None,
+    enrolment_port: Annotated[
+        int | None, typer.Option(help="Another port for joining.")
+    ] = None,
+    passphrase_file: PassphraseOption = None,
+    ask: Annotated[
+        bool, typer.Option("--ask-passphrase", help="Encrypt the authority's keys.")
+    ] = False,
 ) -> None:
-    """Make keys, certificates and files for one server and its sites, in one step.
+    """Make a consortium: its authority, the server's certificate, the first admin.
 
-    Each sites/NAME folder is then moved to its institution, by a safe way: it holds
-    that site's private keys. Each officers/NAME folder goes to its data-protection
-    officer, not to the engineer: its key signs budgets and approvals.
+    Sites then join by invitation, with keys that never leave them. The authority's two
+    keys are encrypted if a passphrase is given (--passphrase-file, GUILDER_PASSPHRASE,
+    --ask-passphrase), else readable by their owner alone.
+
+    With --local-sites all keys are made here, for a trial: each sites/NAME folder then
+    goes to its institution by a safe way, each officers/NAME folder to its officer.
     """
-    from guilder_server.init import init_local
+    from guilder_server import passphrase
+    from guilder_server.init import init_local, init_server
 
+    next_ = f"next: guilder server start --server {folder / HERE}"
+    if not local_sites:
+        chosen = (
+            typer.prompt("Passphrase", hide_input=True, confirmation_prompt=True)
+            if ask
+            else ""
+        )
+        secret = chosen.encode() or passphrase.read(passphrase_file)
+        pin = init_server(
+            folder,
+            host=host,
+            port=port,
+            control_port=control_port,
+            enrolment_port=enrolment_port,
+            passphrase=secret,
+        )
+        typer.echo(f"wrote {folder / 'server'}; the authority's pin is {pin}")
+        typer.echo(f"move {folder / 'server' / 'root.key'} to a place that is offline")
+        typer.echo(next_)
+        typer.echo(f"then: guilder server invite SITE --server {folder / HERE}")
+        return
     names = [name.strip() for name in local_sites.split(",") if name.strip()]
     init_local(folder, names, host=host, port=port, control_port=control_port)
     typer.echo(
         f"wrote {folder / 'server'} and {len(names)} folders in {folder / 'sites'} "
         f"and in {folder / 'officers'}"
     )
-    typer.echo(f"next: guilder server start --server {folder / HERE}")
+    typer.echo(next_)
 
 
 @server_app.command()
-def start(server: ServerOption = HERE) -> None:
+def start(
+    server: ServerOption = HERE, passphrase_file: PassphraseOption = None
+) -> None:
     """Serve sites and the control channel until stopped; open runs go on."""
+    from guilder_server import passphrase
     from guilder_server.resident import run_server
     from guilder_server.settings import ServerFile
     from guilder_shared.leaving import serve_until_signalled
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     settings = ServerFile.load(server)
-    serve_until_signalled(lambda stop: run_server(settings, stop))
+    secret = passphrase.read(passphrase_file)
+    serve_until_signalled(lambda stop: run_server(settings, stop, secret))
 
 
 @run_app.command()
@@ -124,10 +165,10 @@ def stop(run_id: RunArgument, server: ServerOption = HERE) -> None:
 
 
 def _control(server: Path) -> Any:
-    from guilder_server.control import ControlClient
-    from guilder_server.settings import ServerFile
+    from guilder_server.console.control import ControlClient
+    from guilder_server.settings import load_console
 
-    return ControlClient.from_settings(ServerFile.load(server))
+    return ControlClient.from_settings(load_console(server))
 
 
 def _follow(control: Any, run_id: str, as_json: bool) -> None:

@@ -2,9 +2,10 @@
 
 Work (Flower's Fleet routes) and control (gRPC) have listeners of their own, each with
 mutual TLS. A caller's first message is looked at, not taken: a connection that offers
-`h2` goes byte for byte to the control listener, any other is handed to the work
-listener as it came from the network. So TLS stays between caller and listener, and
-work costs no copy. This module decides nothing about who may call.
+`h2` goes byte for byte to the control listener, or to the one for joining if it calls
+its name; any other is handed to the work listener as it came from the network. So TLS
+stays between caller and listener, and work costs no copy. This module decides nothing
+about who may call.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import contextlib
 import logging
 import socket
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
 from guilder_server.hello import LARGEST_BYTES, NoHelloError, read_hello
@@ -21,7 +23,7 @@ log = logging.getLogger("guilder.front")
 HELLO_S = 10.0  # to send the first message; the handshake has as much again
 LOOK_S = 0.02  # between two looks at a first message that comes in pieces
 MOST_SILENT = 512  # callers without a first message; the oldest goes for a new one
-MOST_RELAYED = 256  # open connections to other listeners
+MOST_RELAYED = 256  # open connections to each other listener
 PIECE_BYTES = 1 << 16
 OUT_OF_FILES_S = 0.1
 
@@ -35,7 +37,7 @@ class Front:
     Args:
         listening: Bound and listening.
         serve: Takes over a connection on which nothing was read yet.
-        elsewhere: Offered protocol -> address of the listener that speaks it.
+        elsewhere: Called name, or else offered protocol -> address of its listener.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class Front:
         self._listening, self._serve, self._elsewhere = listening, serve, elsewhere
         self._silent: dict[asyncio.Task[None], None] = {}  # oldest first
         self._tasks: set[asyncio.Task[None]] = set()
-        self._num_relayed = 0
+        self._num_relayed: Counter[Address] = Counter()
 
     async def run(self) -> None:
         """Accept until cancelled; then every relayed connection is cut."""
@@ -108,13 +110,14 @@ class Front:
         task = asyncio.current_task()
         assert task is not None, "runs as a task"
         self._silent.pop(task, None)
-        offered = (self._elsewhere.get(name) for name in hello.protocols)
+        asked = (hello.server_name, *hello.protocols)
+        offered = (self._elsewhere.get(name) for name in asked)
         return next((found for found in offered if found is not None), None)
 
     async def _relay(self, caller: socket.socket, address: Address) -> None:
-        if self._num_relayed >= MOST_RELAYED:
+        if self._num_relayed[address] >= MOST_RELAYED:
             return
-        self._num_relayed += 1
+        self._num_relayed[address] += 1
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         try:
             with socket.socket(family, socket.SOCK_STREAM) as inner:
@@ -126,7 +129,7 @@ class Front:
                     both.create_task(_pump(caller, inner))
                     both.create_task(_pump(inner, caller))
         finally:
-            self._num_relayed -= 1
+            self._num_relayed[address] -= 1
 
 
 async def _pump(source: socket.socket, sink: socket.socket) -> None:

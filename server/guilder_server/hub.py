@@ -72,13 +72,13 @@ class Hub:
         self._edge = Edge(address, tls, self._fleet, self._each_second)
         self.port = self._edge.port
 
-    def start(self, control: tuple[str, int] | None = None) -> None:
+    def start(self, elsewhere: Mapping[bytes, tuple[str, int]] | None = None) -> None:
         """Begin to listen; returns when sites can connect.
 
         Args:
-            control: Where gRPC is spoken, if callers find it by this hub's port too.
+            elsewhere: Other listeners that share this hub's port; see `Front`.
         """
-        self._edge.start({} if control is None else {b"h2": control})
+        self._edge.start(elsewhere or {})
 
     def stop(self) -> None:
         """Cut every connection; what was open is forgotten."""

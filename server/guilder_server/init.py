@@ -1,16 +1,21 @@
-"""A whole consortium's first files: keys, certificates, server.toml, a site.toml each.
+"""A consortium's first files: the server's, or for a trial all of them on one machine.
 
-For trying, for tests and for a consortium on one machine. The files are meant to be
-read and edited by people. Keys are made here only; nothing is sent.
+`init_server` makes an authority and the first admin; sites join later with keys of
+their own. `init_local` also makes every site's folder, for trying, for tests and for a
+consortium on one machine. The files are meant to be read and edited by people.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from guilder_shared import certificates
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from guilder_server.register import Register
+from guilder_server.settings import ServerFile
+from guilder_shared import authority, certificates, drafts, durable
 from guilder_shared.errors import StudyError
-from guilder_shared.identity import SigningKey
+from guilder_shared.identity import SigningKey, write_private
 from guilder_shared.officer import Officer, make_key, put
 
 SERVER_TOML = """\
@@ -40,6 +45,13 @@ folder = "sites"                     # NAME.pem of each site that may connect
 # path = "holdout.parquet"
 """
 CONTROL_TOML = "control_port = {port}        # for `guilder run`, in place of port\n"
+ENROLMENT_TOML = """\
+[enrolment]                          # sites and persons join by invitation
+issuing_key = "issuing.key"          # signs members' certificates
+issuing_certificate = "issuing.pem"
+log_key = "log.key"                  # signs the log of who belongs here
+{port}
+"""
 HOLDOUT_TOML = """
 [holdout.{dataset}]
 kind = "{kind}"
@@ -98,6 +110,71 @@ class LocalData:
     recipe: str = "tabular-classification"
 
 
+def init_server(
+    folder: Path,
+    *,
+    host: str,
+    port: int,
+    control_port: int | None = None,
+    enrolment_port: int | None = None,
+    passphrase: bytes | None = None,
+) -> str:
+    """Write `folder/server`: an authority, the server's certificate, the first admin.
+
+    Sites and persons join afterwards, each with keys of their own.
+
+    Args:
+        folder: Made if missing; keys that are there already are never overwritten.
+        host: Where sites and persons reach the server.
+        port: For sites, persons, and joining.
+        control_port: For `guilder run` and renewals, if it is to be another.
+        enrolment_port: For joining, if it is to be another.
+        passphrase: Encrypts the root's and the issuing key; None leaves them readable
+            by their owner alone.
+
+    Returns:
+        The pin: SHA-256 of the root's public key.
+
+    Raises:
+        EnrolmentError: There are keys already (GLD-E004).
+    """
+    server = folder / "server"
+    server.mkdir(mode=0o700, parents=True, exist_ok=True)
+    hosts = list(dict.fromkeys([host, "localhost", "127.0.0.1", "::1"]))
+    authority.make_authority(server, hosts, passphrase)
+    SigningKey.generate().save(server / "log.key")
+    before, after = _server_toml(host, port, control_port).split("[operator]")
+    own = "" if enrolment_port is None else f"port = {enrolment_port}\n"
+    text = before + ENROLMENT_TOML.format(port=own) + "[operator]" + after
+    text = text.replace("operator.key", "admin.key").replace("operator.p", "admin.p")
+    (server / "server.toml").write_text(text, "utf-8")
+    return _appoint_admin(ServerFile.load(server / "server.toml"), passphrase)
+
+
+def _appoint_admin(settings: ServerFile, passphrase: bytes | None) -> str:
+    """Certify the first admin, as the first entries of the log."""
+    assert settings.enrolment is not None
+    assert settings.operator is not None
+    key = ec.generate_private_key(ec.SECP256R1())
+    write_private(settings.operator.key, drafts.pem_key(key))
+    register = Register.open(
+        settings.server.storage, settings.enrolment, settings.keys.authority, passphrase
+    )
+    try:
+        request = authority.make_request(key, "admin")
+        chain = register.appoint("admin", "admin", request)
+        durable.write(settings.operator.certificate, b"".join(chain))
+        return register.pin
+    finally:
+        register.close()
+
+
+def _server_toml(host: str, port: int, control_port: int | None) -> str:
+    bind = host if host in ("127.0.0.1", "localhost", "::1") else "0.0.0.0"  # noqa: S104
+    control = "" if control_port is None else CONTROL_TOML.format(port=control_port)
+    return SERVER_TOML.format(host=host, bind=bind, port=port, control=control)
+
+
 def init_local(
     folder: Path,
     names: Sequence[str],
@@ -129,9 +206,7 @@ def init_local(
     if not names:
         raise StudyError("GLD-C084", "no site is named", fix="--local-sites a,b,c")
     certificates.init_local_sites(folder, names, [host])
-    bind = host if host in ("127.0.0.1", "localhost", "::1") else "0.0.0.0"  # noqa: S104
-    control = "" if control_port is None else CONTROL_TOML.format(port=control_port)
-    text = SERVER_TOML.format(host=host, bind=bind, port=port, control=control)
+    text = _server_toml(host, port, control_port)
     data = data or LocalData()
     of_site = data if isinstance(data, Mapping) else dict.fromkeys(names, data)
     if holdout is not None:

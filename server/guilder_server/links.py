@@ -56,6 +56,8 @@ class Links(InMemoryLinkState):
             node = self.nodes[node_id]
             node.status = NodeStatus.UNREGISTERED
             node.online_until = now().timestamp()
+            # A site that is let in again has the same key: it is a new node
+            self.node_public_key_to_node_id.pop(node.public_key, None)
 
     def is_online(self, node_id: int) -> bool:
         """Say whether a node's lease runs."""

@@ -122,8 +122,7 @@ class Register:
         role: str,
         hours: float,
         needs_approval: bool,
-        host: str,
-        port: int,
+        place: tuple[str, int],
     ) -> Token:
         """Invite a site or a person; an earlier invitation of that name ends.
 
@@ -133,8 +132,7 @@ class Register:
             role: "site", "operator", "officer" or "admin".
             hours: How long it is good, from now on.
             needs_approval: Whether a person looks before a certificate is signed.
-            host: Where the invited will find the server.
-            port: Its port for joining.
+            place: Host and port where the invited will find the server.
 
         Returns:
             The token. Its secret is kept nowhere.
@@ -150,7 +148,7 @@ class Register:
                 f"no such invitation: role {role!r} for {hours} hours",
                 fix=f"A role of {', '.join(ROLES)}, and up to {LONGEST_HOURS} hours.",
             )
-        token = Token.make(host, port, role=role, name=name, pin=self.pin)
+        token = Token.make(*place, role=role, name=name, pin=self.pin)
         with self._lock:
             admission.demand_free(self._members, name)
             self._enter(
@@ -281,10 +279,14 @@ class Register:
             self._tell(kind, name)
             return self._members.members[name]
 
+    def renew_server(self, path: Path) -> None:
+        """Renew what the server itself shows, if it is time."""
+        if authority.renew_server(self._issuing, path):
+            self._enter("server-renewed")
+
     def note(self, by: str, call: str, **what: Any) -> None:
         """Enter what an operator asked for, such as a run."""
-        with self._lock:
-            self._enter("asked", by=by, call=call, **what)
+        self._enter("asked", by=by, call=call, **what)
 
     def standing(self, key_sha256: str) -> Member:
         """The active member with this key.
@@ -310,8 +312,7 @@ class Register:
 
     def invitations(self) -> list[Invitation]:
         """Those that are open or wait for approval."""
-        with self._lock:
-            return self._members.open_invitations()
+        return self._members.open_invitations()
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
         """The log itself."""
@@ -390,9 +391,9 @@ class Register:
 
     def _enter(self, kind: str, **body: Any) -> None:
         moment = datetime.fromtimestamp(int(self._clock()), UTC).isoformat()
-        self._members.apply(
-            self._journal.append(kind, {"time": moment.replace("+00:00", "Z"), **body})
-        )
+        body = {"time": moment.replace("+00:00", "Z"), **body}
+        with self._lock:
+            self._members.apply(self._journal.append(kind, body))
 
     def _chain(self, member: Member) -> list[bytes]:
         above = [self._issuing.certificate, self._root]

@@ -6,8 +6,13 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from cryptography import x509
+
+from guilder_server import roster
 from guilder_server.control import ControlServer
 from guilder_server.hub import Hub
+from guilder_server.members import Member
+from guilder_server.register import Register
 from guilder_server.service import Service
 from guilder_server.settings import ServerFile
 from guilder_shared import certificates, tls
@@ -16,7 +21,9 @@ from guilder_shared.claims import claimed
 log = logging.getLogger(__name__)
 
 
-def run_server(settings: ServerFile, stop: threading.Event) -> None:
+def run_server(
+    settings: ServerFile, stop: threading.Event, passphrase: bytes | None = None
+) -> None:
     """Serve until `stop`; open runs are left as they are, to be gone on with.
 
     Both ports and the storage are this process's own before anything is served.
@@ -27,10 +34,29 @@ def run_server(settings: ServerFile, stop: threading.Event) -> None:
             (GLD-R031).
     """
     with claimed(settings.server.storage):
-        _serve(settings, stop)
+        register = _open_register(settings, passphrase)
+        try:
+            _serve(settings, stop, register)
+        finally:
+            if register is not None:
+                register.close()
 
 
-def _serve(settings: ServerFile, stop: threading.Event) -> None:
+def _open_register(settings: ServerFile, passphrase: bytes | None) -> Register | None:
+    """The members, where sites enrol; the folder of the sites is written from them."""
+    if settings.enrolment is None:
+        return None
+    register = Register.open(
+        settings.server.storage, settings.enrolment, settings.keys.authority, passphrase
+    )
+    register.renew_server(settings.keys.certificate)
+    roster.write(settings.sites.folder, register.members())
+    return register
+
+
+def _serve(
+    settings: ServerFile, stop: threading.Event, register: Register | None
+) -> None:
     keys = settings.keys
     sites = certificates.roster(settings.sites.folder)
 
@@ -48,9 +74,14 @@ def _serve(settings: ServerFile, stop: threading.Event) -> None:
         {name: site.node_key for name, site in sites.items()},
         remembered=service.heads.word,
     )
-    control = ControlServer(settings, service)
+    if register is not None:
+        register.listen(lambda _, name, member: admit_or_expel(hub, name, member))
+        register.listen(
+            lambda *_: roster.write(settings.sites.folder, register.members())
+        )
+    control = ControlServer(settings, service, register)
     control.start()
-    hub.start(("127.0.0.1", control.port) if settings.server.one_port else None)
+    hub.start(control.behind_the_public_port())
     service.start()
     log.info("serving %d sites on port %d", len(sites), hub.port)
     threading.Thread(target=_warm_up, daemon=True, name="warm-up").start()
@@ -58,6 +89,16 @@ def _serve(settings: ServerFile, stop: threading.Event) -> None:
     control.stop()
     service.stop()
     hub.stop()
+
+
+def admit_or_expel(hub: Hub, name: str, member: Member) -> None:
+    """Let a site in or shut it out at once, with the connections it has open."""
+    is_in = name in hub.site_names().values()
+    if is_in and member.state != "active":
+        hub.revoke(name)
+    elif not is_in and member.state == "active" and member.role == "site":
+        certificate = x509.load_pem_x509_certificate(member.certificate.encode())
+        hub.admit(name, certificates.public_pem(certificate))
 
 
 def _warm_up() -> None:

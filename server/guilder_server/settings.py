@@ -19,6 +19,7 @@ from guilder_shared.settings.files import (
     Text,
     Url,
     load_toml,
+    tables_in,
 )
 
 
@@ -119,3 +120,32 @@ class ServerFile(File):
     def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
         """Read a server file; see `settings.load_toml` for its errors."""
         return load_toml(path, cls, overrides)
+
+
+class Console(Frozen):
+    """Where a person's computer finds the server, and with which key."""
+
+    url: Url = Field(description="the server's control address")
+    key: FilePath = Field(description="private key of this person's certificate")
+    certificate: FilePath = Field(description="this person's certificate, PEM")
+    authority: FilePath = Field(description="the consortium's authority, PEM")
+
+
+class ConsoleFile(File):
+    """`operator.toml`: what `guilder run join` writes on another computer."""
+
+    control: Console
+
+    @classmethod
+    def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
+        """Read it; see `settings.load_toml` for its errors."""
+        return load_toml(path, cls, overrides)
+
+
+def load_console(path: Path) -> ServerFile | ConsoleFile:
+    """What tells how to reach the server: server.toml, or a person's file.
+
+    Raises:
+        FileError: As `ServerFile.load`.
+    """
+    return (ConsoleFile if "control" in tables_in(path) else ServerFile).load(path)

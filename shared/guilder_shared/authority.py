@@ -14,6 +14,7 @@ an invitation. This module opens no connection; who is invited is not decided he
 
 import hashlib
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +32,14 @@ from guilder_shared.certificates import (
     SIGNING_URI,
     SITE_URI,
     load_certificate,
+    load_chain,
     load_tls_key,
     uris,
 )
 from guilder_shared.drafts import Authority
 from guilder_shared.errors import EnrolmentError
 from guilder_shared.identity import write_private
+from guilder_shared.invitation import JOIN_NAME
 
 ROOT_DAYS = 3650
 ISSUING_DAYS = 1095
@@ -113,10 +116,30 @@ def certify_server(
     issuing: Authority, key: ec.EllipticCurvePublicKey, hosts: Sequence[str]
 ) -> x509.Certificate:
     """Sign what the server shows, good for `hosts` (names or IP addresses)."""
-    names = [drafts.host_name(host) for host in hosts]
+    names = [drafts.host_name(host) for host in [*hosts, JOIN_NAME]]
     return drafts.leaf(
         issuing, key, hosts[0], names, ExtendedKeyUsageOID.SERVER_AUTH, MEMBER_DAYS
     )
+
+
+def renew_server(issuing: Authority, path: Path) -> bool:
+    """Write the server's certificate anew, for the same key and hosts.
+
+    Returns:
+        Whether half of its life was over, or another key issues now.
+    """
+    old, *above = load_chain(path)
+    is_current = old.issuer == issuing.certificate.subject
+    if is_current and time.time() < half_life(old):
+        return False
+    names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    key = old.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)  # we made it
+    common = old.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value
+    purpose = ExtendedKeyUsageOID.SERVER_AUTH
+    fresh = drafts.leaf(issuing, key, str(common), list(names), purpose, MEMBER_DAYS)
+    write_pem(path, [fresh, issuing.certificate, above[-1]])
+    return True
 
 
 def certify(

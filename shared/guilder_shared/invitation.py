@@ -18,6 +18,7 @@ from guilder_shared.certificates import SITE_NAME
 from guilder_shared.errors import EnrolmentError
 
 FORMAT = "guilder1"
+JOIN_NAME = "join.guilder.invalid"  # called in TLS by who joins; no DNS has it
 ROLES = ("site", "operator", "officer", "admin")
 LONGEST = 600
 PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(?P<port>\d{1,5})")

@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from guilder_server import roster
 from guilder_server.members import MOST_WRONG
 from guilder_server.register import FILE, Register
 from guilder_server.settings import Enrolment
-from guilder_shared import authority, certificates, drafts
+from guilder_shared import authority, certificates
 from guilder_shared.chain import check_chain
 from guilder_shared.errors import EnrolmentError, IntegrityError
 from guilder_shared.identity import SigningKey
@@ -70,8 +68,7 @@ class Office:
             "role": "site",
             "hours": 24,
             "needs_approval": False,
-            "host": "fl.example.org",
-            "port": 9445,
+            "place": ("fl.example.org", 9445),
         }
         return self.register.invite("admin", name, **terms | changes)
 
@@ -123,7 +120,7 @@ def test_the_log_holds_no_secret(office: Office) -> None:
     files = b"".join(path.read_bytes() for path in office.folder.glob("members.db*"))
 
     assert token.secret.encode() not in written + files
-    assert "secret" not in repr(token) and token.secret not in repr(token)
+    assert token.secret not in repr(token)
 
 
 def test_asked_again_the_same_request_gets_the_same_certificate(office: Office) -> None:
@@ -229,35 +226,6 @@ def test_a_proof_for_one_invitation_is_none_for_another(office: Office) -> None:
     assert refused(lambda: office.join(first, site)) == "GLD-E053"
 
 
-def requests_that_are_none() -> dict[str, bytes]:
-    rsa_key = rsa.generate_private_key(65537, 2048)
-    name = drafts.named("bank-a")
-    other_curve = ec.generate_private_key(ec.SECP384R1())
-    builder = x509.CertificateSigningRequestBuilder().subject_name(name)
-    site = Applicant()
-    der = bytearray(x509.load_pem_x509_csr(site.request).public_bytes(Encoding.DER))
-    der[-5] ^= 1  # its signature fits no more
-    broken = x509.load_der_x509_csr(bytes(der)).public_bytes(Encoding.PEM)
-    return {
-        "empty": b"",
-        "noise": b"\x00\xff" * 500,
-        "huge": site.request + b"\n" * 20_000,
-        "rsa": builder.sign(rsa_key, hashes.SHA256()).public_bytes(Encoding.PEM),
-        "p384": builder.sign(other_curve, hashes.SHA256()).public_bytes(Encoding.PEM),
-        "another's signature": broken,
-        "no names": builder.sign(site.key, hashes.SHA256()).public_bytes(Encoding.PEM),
-    }
-
-
-@pytest.mark.parametrize("kind", list(requests_that_are_none()))
-def test_what_is_no_request_is_refused(office: Office, kind: str) -> None:
-    token, site = office.invite(), Applicant()
-    bad = requests_that_are_none()[kind]
-
-    assert refused(lambda: office.join(token, site, request_pem=bad)) == "GLD-E056"
-    assert office.join(token, site) is not None
-
-
 @pytest.mark.parametrize("name", ["../x", "a/b", "A", "", "a" * 64, "role:admin", "é"])
 def test_a_name_with_tricks_is_not_invited(office: Office, name: str) -> None:
     assert refused(lambda: office.invite(name)) == "GLD-E005"
@@ -357,7 +325,8 @@ def test_a_certificate_is_renewed_after_half_its_life_for_the_same_keys(
     office.now += 46 * 24 * HOUR_S
     late = office.register.renew(member)
 
-    assert first is not None and early == first
+    assert first is not None
+    assert early == first
     old, new = (x509.load_pem_x509_certificate(c[0]) for c in (first, late))
     assert new.serial_number != old.serial_number
     assert new.public_key() == old.public_key()
@@ -405,38 +374,3 @@ def test_the_roster_shows_active_sites_and_no_person(office: Office) -> None:
     roster.write(folder, office.register.members())
 
     assert sorted(certificates.roster(folder)) == ["bank-b"]
-
-
-def test_an_encrypted_issuing_key_needs_its_passphrase(tmp_path: Path) -> None:
-    authority.make_authority(tmp_path, ["localhost"], b"correct horse")
-    files = (tmp_path / "issuing.key", tmp_path / "issuing.pem")
-
-    missing = refused(lambda: authority.load_issuing(*files, None))
-    wrong = refused(lambda: authority.load_issuing(*files, b"battery staple"))
-
-    assert missing == wrong == "GLD-E062"
-    assert b"ENCRYPTED" in (tmp_path / "root.key").read_bytes()
-    assert authority.load_issuing(*files, b"correct horse").key
-
-
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda text: text[:-1],
-        lambda text: text[1:],
-        lambda text: text.replace("fl.example.org", "evil.example"),
-        lambda text: text.replace("/bank-a/", "/../"),
-        lambda text: text.replace("/site/", "/root/"),
-        lambda text: text * 20,
-        lambda _text: "",
-        lambda _text: "guilder1///////",
-        lambda _text: "é/" * 8,
-    ],
-)
-def test_a_token_not_copied_whole_is_no_token(
-    office: Office, spoil: Callable[[str], str]
-) -> None:
-    text = office.invite().text()
-
-    assert Token.parse(f"  {text}\n").text() == text
-    assert refused(lambda: Token.parse(spoil(text))) == "GLD-E050"

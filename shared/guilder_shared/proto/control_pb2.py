@@ -25,31 +25,59 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"guilder_shared/proto/control.proto\x12\x12guilder.control.v1\"D\n\rSubmitRequest\x12\r\n\x05study\x18\x01 \x01(\x0c\x12\r\n\x05sites\x18\x02 \x03(\t\x12\x15\n\rsubmission_id\x18\x03 \x01(\t\"\x1d\n\x0bSubmitReply\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"-\n\x0cWatchRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\"\x18\n\x08RunEvent\x12\x0c\n\x04json\x18\x01 \x01(\x0c\"\r\n\x0bListRequest\"\x19\n\tListReply\x12\x0c\n\x04runs\x18\x01 \x03(\x0c\"\x1c\n\nRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x06\n\x04\x44one\";\n\x05\x45rror\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04what\x18\x02 \x01(\t\x12\x0b\n\x03why\x18\x03 \x01(\t\x12\x0b\n\x03\x66ix\x18\x04 \x01(\t2\xf0\x02\n\x07\x43ontrol\x12L\n\x06Submit\x12!.guilder.control.v1.SubmitRequest\x1a\x1f.guilder.control.v1.SubmitReply\x12I\n\x05Watch\x12 .guilder.control.v1.WatchRequest\x1a\x1c.guilder.control.v1.RunEvent0\x01\x12\x46\n\x04List\x12\x1f.guilder.control.v1.ListRequest\x1a\x1d.guilder.control.v1.ListReply\x12\x42\n\x06Resume\x12\x1e.guilder.control.v1.RunRequest\x1a\x18.guilder.control.v1.Done\x12@\n\x04Stop\x12\x1e.guilder.control.v1.RunRequest\x1a\x18.guilder.control.v1.Doneb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"guilder_shared/proto/control.proto\x12\x12guilder.control.v1\"T\n\x0bJoinRequest\x12\x15\n\rinvitation_id\x18\x01 \x01(\t\x12\x0e\n\x06secret\x18\x02 \x01(\t\x12\x0f\n\x07request\x18\x03 \x01(\x0c\x12\r\n\x05proof\x18\x04 \x01(\x0c\"W\n\tJoinReply\x12\r\n\x05\x63hain\x18\x01 \x03(\x0c\x12\x12\n\nserver_url\x18\x02 \x01(\t\x12\x13\n\x0b\x63ontrol_url\x18\x03 \x01(\t\x12\x12\n\nis_pending\x18\x04 \x01(\x08\"\x0e\n\x0cRenewRequest\"\x0e\n\x0cLeaveRequest\"R\n\rInviteRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\r\n\x05hours\x18\x03 \x01(\x01\x12\x16\n\x0eneeds_approval\x18\x04 \x01(\x08\"\x1c\n\x0bInviteReply\x12\r\n\x05token\x18\x01 \x01(\t\"\x10\n\x0eMembersRequest\"\x1f\n\x0cMembersReply\x12\x0f\n\x07members\x18\x01 \x03(\x0c\"/\n\rDecideRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x65\x63ision\x18\x02 \x01(\t\"\x1b\n\nLogRequest\x12\r\n\x05\x61\x66ter\x18\x01 \x01(\x04\"\x18\n\x08LogEntry\x12\x0c\n\x04json\x18\x01 \x01(\x0c\"D\n\rSubmitRequest\x12\r\n\x05study\x18\x01 \x01(\x0c\x12\r\n\x05sites\x18\x02 \x03(\t\x12\x15\n\rsubmission_id\x18\x03 \x01(\t\"\x1d\n\x0bSubmitReply\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"-\n\x0cWatchRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05\x61\x66ter\x18\x02 \x01(\x04\"\x18\n\x08RunEvent\x12\x0c\n\x04json\x18\x01 \x01(\x0c\"\r\n\x0bListRequest\"\x19\n\tListReply\x12\x0c\n\x04runs\x18\x01 \x03(\x0c\"\x1c\n\nRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x06\n\x04\x44one\";\n\x05\x45rror\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04what\x18\x02 \x01(\t\x12\x0b\n\x03why\x18\x03 \x01(\t\x12\x0b\n\x03\x66ix\x18\x04 \x01(\t2\xf0\x02\n\x07\x43ontrol\x12L\n\x06Submit\x12!.guilder.control.v1.SubmitRequest\x1a\x1f.guilder.control.v1.SubmitReply\x12I\n\x05Watch\x12 .guilder.control.v1.WatchRequest\x1a\x1c.guilder.control.v1.RunEvent0\x01\x12\x46\n\x04List\x12\x1f.guilder.control.v1.ListRequest\x1a\x1d.guilder.control.v1.ListReply\x12\x42\n\x06Resume\x12\x1e.guilder.control.v1.RunRequest\x1a\x18.guilder.control.v1.Done\x12@\n\x04Stop\x12\x1e.guilder.control.v1.RunRequest\x1a\x18.guilder.control.v1.Done2S\n\tEnrolment\x12\x46\n\x04Join\x12\x1f.guilder.control.v1.JoinRequest\x1a\x1d.guilder.control.v1.JoinReply2\x9b\x01\n\nMembership\x12H\n\x05Renew\x12 .guilder.control.v1.RenewRequest\x1a\x1d.guilder.control.v1.JoinReply\x12\x43\n\x05Leave\x12 .guilder.control.v1.LeaveRequest\x1a\x18.guilder.control.v1.Done2\xb7\x02\n\x08Register\x12L\n\x06Invite\x12!.guilder.control.v1.InviteRequest\x1a\x1f.guilder.control.v1.InviteReply\x12O\n\x07Members\x12\".guilder.control.v1.MembersRequest\x1a .guilder.control.v1.MembersReply\x12\x45\n\x06\x44\x65\x63ide\x12!.guilder.control.v1.DecideRequest\x1a\x18.guilder.control.v1.Done\x12\x45\n\x03Log\x12\x1e.guilder.control.v1.LogRequest\x1a\x1c.guilder.control.v1.LogEntry0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'guilder_shared.proto.control_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUBMITREQUEST']._serialized_start=58
-  _globals['_SUBMITREQUEST']._serialized_end=126
-  _globals['_SUBMITREPLY']._serialized_start=128
-  _globals['_SUBMITREPLY']._serialized_end=157
-  _globals['_WATCHREQUEST']._serialized_start=159
-  _globals['_WATCHREQUEST']._serialized_end=204
-  _globals['_RUNEVENT']._serialized_start=206
-  _globals['_RUNEVENT']._serialized_end=230
-  _globals['_LISTREQUEST']._serialized_start=232
-  _globals['_LISTREQUEST']._serialized_end=245
-  _globals['_LISTREPLY']._serialized_start=247
-  _globals['_LISTREPLY']._serialized_end=272
-  _globals['_RUNREQUEST']._serialized_start=274
-  _globals['_RUNREQUEST']._serialized_end=302
-  _globals['_DONE']._serialized_start=304
-  _globals['_DONE']._serialized_end=310
-  _globals['_ERROR']._serialized_start=312
-  _globals['_ERROR']._serialized_end=371
-  _globals['_CONTROL']._serialized_start=374
-  _globals['_CONTROL']._serialized_end=742
+  _globals['_JOINREQUEST']._serialized_start=58
+  _globals['_JOINREQUEST']._serialized_end=142
+  _globals['_JOINREPLY']._serialized_start=144
+  _globals['_JOINREPLY']._serialized_end=231
+  _globals['_RENEWREQUEST']._serialized_start=233
+  _globals['_RENEWREQUEST']._serialized_end=247
+  _globals['_LEAVEREQUEST']._serialized_start=249
+  _globals['_LEAVEREQUEST']._serialized_end=263
+  _globals['_INVITEREQUEST']._serialized_start=265
+  _globals['_INVITEREQUEST']._serialized_end=347
+  _globals['_INVITEREPLY']._serialized_start=349
+  _globals['_INVITEREPLY']._serialized_end=377
+  _globals['_MEMBERSREQUEST']._serialized_start=379
+  _globals['_MEMBERSREQUEST']._serialized_end=395
+  _globals['_MEMBERSREPLY']._serialized_start=397
+  _globals['_MEMBERSREPLY']._serialized_end=428
+  _globals['_DECIDEREQUEST']._serialized_start=430
+  _globals['_DECIDEREQUEST']._serialized_end=477
+  _globals['_LOGREQUEST']._serialized_start=479
+  _globals['_LOGREQUEST']._serialized_end=506
+  _globals['_LOGENTRY']._serialized_start=508
+  _globals['_LOGENTRY']._serialized_end=532
+  _globals['_SUBMITREQUEST']._serialized_start=534
+  _globals['_SUBMITREQUEST']._serialized_end=602
+  _globals['_SUBMITREPLY']._serialized_start=604
+  _globals['_SUBMITREPLY']._serialized_end=633
+  _globals['_WATCHREQUEST']._serialized_start=635
+  _globals['_WATCHREQUEST']._serialized_end=680
+  _globals['_RUNEVENT']._serialized_start=682
+  _globals['_RUNEVENT']._serialized_end=706
+  _globals['_LISTREQUEST']._serialized_start=708
+  _globals['_LISTREQUEST']._serialized_end=721
+  _globals['_LISTREPLY']._serialized_start=723
+  _globals['_LISTREPLY']._serialized_end=748
+  _globals['_RUNREQUEST']._serialized_start=750
+  _globals['_RUNREQUEST']._serialized_end=778
+  _globals['_DONE']._serialized_start=780
+  _globals['_DONE']._serialized_end=786
+  _globals['_ERROR']._serialized_start=788
+  _globals['_ERROR']._serialized_end=847
+  _globals['_CONTROL']._serialized_start=850
+  _globals['_CONTROL']._serialized_end=1218
+  _globals['_ENROLMENT']._serialized_start=1220
+  _globals['_ENROLMENT']._serialized_end=1303
+  _globals['_MEMBERSHIP']._serialized_start=1306
+  _globals['_MEMBERSHIP']._serialized_end=1461
+  _globals['_REGISTER']._serialized_start=1464
+  _globals['_REGISTER']._serialized_end=1775
 # @@protoc_insertion_point(module_scope)

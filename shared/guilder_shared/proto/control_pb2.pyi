@@ -7,6 +7,86 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class JoinRequest(_message.Message):
+    __slots__ = ("invitation_id", "secret", "request", "proof")
+    INVITATION_ID_FIELD_NUMBER: _ClassVar[int]
+    SECRET_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    invitation_id: str
+    secret: str
+    request: bytes
+    proof: bytes
+    def __init__(self, invitation_id: _Optional[str] = ..., secret: _Optional[str] = ..., request: _Optional[bytes] = ..., proof: _Optional[bytes] = ...) -> None: ...
+
+class JoinReply(_message.Message):
+    __slots__ = ("chain", "server_url", "control_url", "is_pending")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    SERVER_URL_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_URL_FIELD_NUMBER: _ClassVar[int]
+    IS_PENDING_FIELD_NUMBER: _ClassVar[int]
+    chain: _containers.RepeatedScalarFieldContainer[bytes]
+    server_url: str
+    control_url: str
+    is_pending: bool
+    def __init__(self, chain: _Optional[_Iterable[bytes]] = ..., server_url: _Optional[str] = ..., control_url: _Optional[str] = ..., is_pending: _Optional[bool] = ...) -> None: ...
+
+class RenewRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class LeaveRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class InviteRequest(_message.Message):
+    __slots__ = ("name", "role", "hours", "needs_approval")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    HOURS_FIELD_NUMBER: _ClassVar[int]
+    NEEDS_APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    role: str
+    hours: float
+    needs_approval: bool
+    def __init__(self, name: _Optional[str] = ..., role: _Optional[str] = ..., hours: _Optional[float] = ..., needs_approval: _Optional[bool] = ...) -> None: ...
+
+class InviteReply(_message.Message):
+    __slots__ = ("token",)
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    def __init__(self, token: _Optional[str] = ...) -> None: ...
+
+class MembersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MembersReply(_message.Message):
+    __slots__ = ("members",)
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    members: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, members: _Optional[_Iterable[bytes]] = ...) -> None: ...
+
+class DecideRequest(_message.Message):
+    __slots__ = ("name", "decision")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    decision: str
+    def __init__(self, name: _Optional[str] = ..., decision: _Optional[str] = ...) -> None: ...
+
+class LogRequest(_message.Message):
+    __slots__ = ("after",)
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    def __init__(self, after: _Optional[int] = ...) -> None: ...
+
+class LogEntry(_message.Message):
+    __slots__ = ("json",)
+    JSON_FIELD_NUMBER: _ClassVar[int]
+    json: bytes
+    def __init__(self, json: _Optional[bytes] = ...) -> None: ...
+
 class SubmitRequest(_message.Message):
     __slots__ = ("study", "sites", "submission_id")
     STUDY_FIELD_NUMBER: _ClassVar[int]

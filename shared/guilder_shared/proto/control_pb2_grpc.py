@@ -268,3 +268,400 @@ class Control:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class EnrolmentStub:
+    """On a port of its own, where the server alone shows a certificate.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Join = channel.unary_unary(
+                '/guilder.control.v1.Enrolment/Join',
+                request_serializer=guilder__shared_dot_proto_dot_control__pb2.JoinRequest.SerializeToString,
+                response_deserializer=guilder__shared_dot_proto_dot_control__pb2.JoinReply.FromString,
+                _registered_method=True)
+
+
+class EnrolmentServicer:
+    """On a port of its own, where the server alone shows a certificate.
+    """
+
+    def Join(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_EnrolmentServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Join': grpc.unary_unary_rpc_method_handler(
+                    servicer.Join,
+                    request_deserializer=guilder__shared_dot_proto_dot_control__pb2.JoinRequest.FromString,
+                    response_serializer=guilder__shared_dot_proto_dot_control__pb2.JoinReply.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'guilder.control.v1.Enrolment', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('guilder.control.v1.Enrolment', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Enrolment:
+    """On a port of its own, where the server alone shows a certificate.
+    """
+
+    @staticmethod
+    def Join(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/guilder.control.v1.Enrolment/Join',
+            guilder__shared_dot_proto_dot_control__pb2.JoinRequest.SerializeToString,
+            guilder__shared_dot_proto_dot_control__pb2.JoinReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class MembershipStub:
+    """What a member asks for itself.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Renew = channel.unary_unary(
+                '/guilder.control.v1.Membership/Renew',
+                request_serializer=guilder__shared_dot_proto_dot_control__pb2.RenewRequest.SerializeToString,
+                response_deserializer=guilder__shared_dot_proto_dot_control__pb2.JoinReply.FromString,
+                _registered_method=True)
+        self.Leave = channel.unary_unary(
+                '/guilder.control.v1.Membership/Leave',
+                request_serializer=guilder__shared_dot_proto_dot_control__pb2.LeaveRequest.SerializeToString,
+                response_deserializer=guilder__shared_dot_proto_dot_control__pb2.Done.FromString,
+                _registered_method=True)
+
+
+class MembershipServicer:
+    """What a member asks for itself.
+    """
+
+    def Renew(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Leave(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_MembershipServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Renew': grpc.unary_unary_rpc_method_handler(
+                    servicer.Renew,
+                    request_deserializer=guilder__shared_dot_proto_dot_control__pb2.RenewRequest.FromString,
+                    response_serializer=guilder__shared_dot_proto_dot_control__pb2.JoinReply.SerializeToString,
+            ),
+            'Leave': grpc.unary_unary_rpc_method_handler(
+                    servicer.Leave,
+                    request_deserializer=guilder__shared_dot_proto_dot_control__pb2.LeaveRequest.FromString,
+                    response_serializer=guilder__shared_dot_proto_dot_control__pb2.Done.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'guilder.control.v1.Membership', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('guilder.control.v1.Membership', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Membership:
+    """What a member asks for itself.
+    """
+
+    @staticmethod
+    def Renew(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/guilder.control.v1.Membership/Renew',
+            guilder__shared_dot_proto_dot_control__pb2.RenewRequest.SerializeToString,
+            guilder__shared_dot_proto_dot_control__pb2.JoinReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Leave(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/guilder.control.v1.Membership/Leave',
+            guilder__shared_dot_proto_dot_control__pb2.LeaveRequest.SerializeToString,
+            guilder__shared_dot_proto_dot_control__pb2.Done.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class RegisterStub:
+    """What an admin decides about others.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Invite = channel.unary_unary(
+                '/guilder.control.v1.Register/Invite',
+                request_serializer=guilder__shared_dot_proto_dot_control__pb2.InviteRequest.SerializeToString,
+                response_deserializer=guilder__shared_dot_proto_dot_control__pb2.InviteReply.FromString,
+                _registered_method=True)
+        self.Members = channel.unary_unary(
+                '/guilder.control.v1.Register/Members',
+                request_serializer=guilder__shared_dot_proto_dot_control__pb2.MembersRequest.SerializeToString,
+                response_deserializer=guilder__shared_dot_proto_dot_control__pb2.MembersReply.FromString,
+                _registered_method=True)
+        self.Decide = channel.unary_unary(
+                '/guilder.control.v1.Register/Decide',
+                request_serializer=guilder__shared_dot_proto_dot_control__pb2.DecideRequest.SerializeToString,
+                response_deserializer=guilder__shared_dot_proto_dot_control__pb2.Done.FromString,
+                _registered_method=True)
+        self.Log = channel.unary_stream(
+                '/guilder.control.v1.Register/Log',
+                request_serializer=guilder__shared_dot_proto_dot_control__pb2.LogRequest.SerializeToString,
+                response_deserializer=guilder__shared_dot_proto_dot_control__pb2.LogEntry.FromString,
+                _registered_method=True)
+
+
+class RegisterServicer:
+    """What an admin decides about others.
+    """
+
+    def Invite(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Members(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Decide(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Log(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_RegisterServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Invite': grpc.unary_unary_rpc_method_handler(
+                    servicer.Invite,
+                    request_deserializer=guilder__shared_dot_proto_dot_control__pb2.InviteRequest.FromString,
+                    response_serializer=guilder__shared_dot_proto_dot_control__pb2.InviteReply.SerializeToString,
+            ),
+            'Members': grpc.unary_unary_rpc_method_handler(
+                    servicer.Members,
+                    request_deserializer=guilder__shared_dot_proto_dot_control__pb2.MembersRequest.FromString,
+                    response_serializer=guilder__shared_dot_proto_dot_control__pb2.MembersReply.SerializeToString,
+            ),
+            'Decide': grpc.unary_unary_rpc_method_handler(
+                    servicer.Decide,
+                    request_deserializer=guilder__shared_dot_proto_dot_control__pb2.DecideRequest.FromString,
+                    response_serializer=guilder__shared_dot_proto_dot_control__pb2.Done.SerializeToString,
+            ),
+            'Log': grpc.unary_stream_rpc_method_handler(
+                    servicer.Log,
+                    request_deserializer=guilder__shared_dot_proto_dot_control__pb2.LogRequest.FromString,
+                    response_serializer=guilder__shared_dot_proto_dot_control__pb2.LogEntry.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'guilder.control.v1.Register', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('guilder.control.v1.Register', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Register:
+    """What an admin decides about others.
+    """
+
+    @staticmethod
+    def Invite(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/guilder.control.v1.Register/Invite',
+            guilder__shared_dot_proto_dot_control__pb2.InviteRequest.SerializeToString,
+            guilder__shared_dot_proto_dot_control__pb2.InviteReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Members(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/guilder.control.v1.Register/Members',
+            guilder__shared_dot_proto_dot_control__pb2.MembersRequest.SerializeToString,
+            guilder__shared_dot_proto_dot_control__pb2.MembersReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Decide(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/guilder.control.v1.Register/Decide',
+            guilder__shared_dot_proto_dot_control__pb2.DecideRequest.SerializeToString,
+            guilder__shared_dot_proto_dot_control__pb2.Done.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Log(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/guilder.control.v1.Register/Log',
+            guilder__shared_dot_proto_dot_control__pb2.LogRequest.SerializeToString,
+            guilder__shared_dot_proto_dot_control__pb2.LogEntry.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

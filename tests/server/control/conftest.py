@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from guilder_server.control import ControlClient, ControlServer
+from guilder_server.console.control import ControlClient
+from guilder_server.control import ControlServer
 from guilder_server.settings import ServerFile
 from guilder_shared import certificates
 from guilder_shared.errors import (

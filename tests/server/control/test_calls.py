@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from guilder_server.control import MOST_WATCHERS, ControlClient
+from guilder_server.console.control import ControlClient
+from guilder_server.control import MOST_WATCHERS
 from guilder_shared.errors import (
     BudgetSpent,
     NetworkError,

@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
-from guilder_server.control import ControlClient
+from guilder_server.console.control import ControlClient
 from guilder_shared import certificates
 from guilder_shared.errors import (
     EnrolmentError,

@@ -28,7 +28,7 @@ class Server:
         roster = certificates.roster(self.folder / "sites")
         keys = {name: site.node_key for name, site in roster.items()}
         self.hub = Hub(("127.0.0.1", 0), tls.server_context(self.folder), keys)
-        self.hub.start(("127.0.0.1", self.control.port))
+        self.hub.start({b"h2": ("127.0.0.1", self.control.port)})
         self.operator = functools.partial(place.client, port=self.hub.port)
 
     def call(self) -> socket.socket:

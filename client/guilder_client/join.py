@@ -1,0 +1,299 @@
+"""Joining a consortium by one token: keys made here, the server known by its pin.
+
+The secret leaves only after the server has proved, in the same TLS handshake that
+carries it, that it belongs to the root whose key the token pins. Private keys never
+leave. Used by sites and, for a person's certificate, on an operator's computer.
+
+Crash order: keys, then the request and the invitation it answers (`joining.json`), are
+durable before anything is sent; the certificate is written last. Killed anywhere, the
+same command goes on with the same keys and gets the same certificate.
+"""
+
+import ipaddress
+import json
+import os
+import secrets
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+import grpc
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from guilder_client import skeleton
+from guilder_shared import authority, drafts, durable
+from guilder_shared.certificates import load_tls_key
+from guilder_shared.errors import EnrolmentError, GuilderError, NetworkError
+from guilder_shared.identity import SigningKey, write_private
+from guilder_shared.invitation import JOIN_NAME, Token, proof_text, short_code
+from guilder_shared.plain_text import one_line
+from guilder_shared.proto import control_pb2 as messages
+from guilder_shared.proto import control_pb2_grpc
+from guilder_shared.telling import ERROR_KEY, unpack
+
+stubs: Any = control_pb2_grpc  # generated without types
+
+STATE = "joining.json"
+CONNECT_S = 10.0
+REPLY_S = 60.0
+RETRY_S = 1.0
+LOOK_AGAIN_S = 2.0  # while a person has not approved
+LARGEST_REPLY = 64 << 10
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What is ready on disk before the first byte is sent."""
+
+    who: str
+    tls: ec.EllipticCurvePrivateKey
+    request: bytes
+    proof: bytes
+
+
+def join(token: Token, folder: Path, *, wait_s: float, tell: Tell) -> Path:
+    """Join by an invitation; the files it writes are in `skeleton.py`'s text.
+
+    Args:
+        token: The invitation.
+        folder: Made if missing, for its owner alone.
+        wait_s: How long to wait for the server, and for a person's approval.
+        tell: Called with one line for each step.
+
+    Returns:
+        The settings file to go on with.
+
+    Raises:
+        EnrolmentError: The server is not the token's (GLD-E051), the folder is
+            another member's (GLD-E066), approval did not come (GLD-E064), or what
+            the server says: GLD-E010, E052 to E058, E063.
+        NetworkError: The server cannot be reached (GLD-N080).
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    root = _root(token)
+    tell(f"server   {token.host}:{token.port} is the one that the token pins")
+    keys = _prepare(token, folder)
+    tell(f"keys     made here, they never leave: {folder / f'{keys.who}.key'}")
+    reply = _ask(token, root, keys, wait_s, tell)
+    chain = [x509.load_pem_x509_certificate(pem) for pem in reply.chain]
+    _demand_ours(chain, root, keys)
+    authority.write_pem(folder / "ca.pem", [root])
+    path = skeleton.write(folder, token, reply.server_url, reply.control_url)
+    authority.write_pem(folder / f"{keys.who}.pem", chain)
+    until = chain[0].not_valid_after_utc
+    tell(f"member   {token.name!r} ({token.role}), certificate until {until:%Y-%m-%d}")
+    return path
+
+
+def _root(token: Token) -> x509.Certificate:
+    """The consortium's root, shown by the server and known by the token's pin.
+
+    A second handshake checks that the server has what the root vouches for.
+    """
+    strangers = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    strangers.check_hostname = False
+    strangers.verify_mode = ssl.CERT_NONE  # nothing is believed yet, nothing is sent
+    shown = _shake_hands(token, strangers)
+    root = next((each for each in shown if _is_pinned(each, token.pin)), None)
+    if root is None:
+        raise _another_server(token, "it shows no such root")
+    believing = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    believing.verify_flags |= ssl.VERIFY_X509_STRICT
+    believing.load_verify_locations(cadata=root.public_bytes(Encoding.DER))
+    _shake_hands(token, believing)
+    return root
+
+
+def _shake_hands(token: Token, context: ssl.SSLContext) -> list[x509.Certificate]:
+    """Connect, shake hands, hang up; what the server showed."""
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["h2"])
+    place = (token.host, token.port)
+    try:
+        with (
+            socket.create_connection(place, CONNECT_S) as plain,
+            context.wrap_socket(plain, server_hostname=token.host) as secure,
+        ):
+            return [x509.load_der_x509_certificate(der) for der in _shown(secure)]
+    except ssl.SSLCertVerificationError as error:
+        raise _another_server(token, error.verify_message) from None
+    except (OSError, ValueError) as error:
+        raise NetworkError(
+            "GLD-N080",
+            f"no server to join at {token.host}:{token.port} "
+            f"({one_line(str(getattr(error, 'reason', None) or error), 200)})",
+            fix="Is it started, and is the port open towards it? Try again later: the "
+            "token stays good.",
+        ) from None
+
+
+def _shown(secure: ssl.SSLSocket) -> list[bytes]:
+    """All certificates that the other side showed, DER; none of them is checked."""
+    if hasattr(secure, "get_unverified_chain"):  # from Python 3.13 on
+        return list(secure.get_unverified_chain())
+    inner: Any = secure._sslobj  # type: ignore[attr-defined]
+    return [
+        ssl.PEM_cert_to_DER_cert(each.public_bytes())
+        for each in inner.get_unverified_chain() or ()
+    ]
+
+
+def _is_pinned(certificate: x509.Certificate, pin: str) -> bool:
+    try:
+        certificate.verify_directly_issued_by(certificate)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return authority.pin(certificate) == pin
+
+
+def _prepare(token: Token, folder: Path) -> Keys:
+    """Keys and request on disk: those of this invitation, or new ones."""
+    who = "site" if token.role == "site" else token.name
+    state = _state(folder)
+    if state and (state["name"], state["role"]) != (token.name, token.role):
+        raise EnrolmentError(
+            "GLD-E066",
+            f"{folder} holds the keys of {state['name']!r}; the token is for "
+            f"{token.name!r}",
+            fix="Join in another folder: --dir.",
+        )
+    key_path, signing = folder / f"{who}.key", None
+    if state and state["invitation_id"] != token.invitation_id:
+        _put_away(key_path)  # an earlier membership's; its ledger key stays
+    if not key_path.exists():
+        key = ec.generate_private_key(ec.SECP256R1())
+        write_private(key_path, drafts.pem_key(key))
+        state = None
+    key = load_tls_key(key_path)
+    if token.role == "site":
+        if not (folder / "signing.key").exists():
+            SigningKey.generate().save(folder / "signing.key")
+        signing = SigningKey.load(folder / "signing.key")
+    if state is None or state["invitation_id"] != token.invitation_id:
+        public_hex = signing.public_hex if signing else ""
+        request = authority.make_request(key, token.name, public_hex)
+        state = {
+            "invitation_id": token.invitation_id,
+            "name": token.name,
+            "role": token.role,
+            "request": request.decode(),
+        }
+        durable.write(folder / STATE, json.dumps(state).encode(), mode=0o600)
+    request = state["request"].encode()
+    digest = authority.read_request(request).sha256
+    proof = signing.sign(proof_text(token.invitation_id, digest)) if signing else b""
+    return Keys(who, key, request, proof)
+
+
+def _state(folder: Path) -> dict[str, str] | None:
+    """Which invitation was answered here last; None before the first."""
+    try:
+        found: dict[str, str] = json.loads((folder / STATE).read_bytes())
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def _put_away(key_path: Path) -> None:
+    if key_path.exists():
+        key_path.rename(key_path.with_name(f"{key_path.name}.{secrets.token_hex(4)}"))
+
+
+def _ask(
+    token: Token, root: x509.Certificate, keys: Keys, wait_s: float, tell: Tell
+) -> Any:
+    """Show invitation and request until there is an answer."""
+    credentials = grpc.ssl_channel_credentials(root.public_bytes(Encoding.PEM))
+    place = f"[{token.host}]" if ":" in token.host else token.host
+    options: list[tuple[str, int | str]] = [
+        ("grpc.max_receive_message_length", LARGEST_REPLY),
+        # The root was pinned and the host's name checked; this finds the listener.
+        ("grpc.ssl_target_name_override", JOIN_NAME),
+    ]
+    if _is_loopback(token.host):  # gRPC would send even this through a proxy
+        options.append(("grpc.enable_http_proxy", 0))
+    request = messages.JoinRequest(
+        invitation_id=token.invitation_id,
+        secret=token.secret,
+        request=keys.request,
+        proof=keys.proof,
+    )
+    deadline, is_told = time.monotonic() + wait_s, False
+    with grpc.secure_channel(f"{place}:{token.port}", credentials, options) as channel:
+        call = stubs.EnrolmentStub(channel).Join
+        while True:
+            reply = _try(call, request, token, time.monotonic() > deadline)
+            if reply is not None and not reply.is_pending:
+                return reply
+            if reply is not None and not is_told:
+                code = short_code(authority.read_request(keys.request).sha256)
+                tell(f"waiting  for the operator's approval; the code is {code}")
+                is_told = True
+            if time.monotonic() > deadline:
+                raise EnrolmentError(
+                    "GLD-E064",
+                    "the operator has not approved this request yet",
+                    fix="The same command asks again; the token stays good for it.",
+                )
+            time.sleep(RETRY_S if reply is None else LOOK_AGAIN_S)
+
+
+def _try(call: Any, request: Any, token: Token, is_last: bool) -> Any:
+    """One call; None if the server was away and there is time to try again."""
+    try:
+        return call(request, timeout=REPLY_S)
+    except grpc.RpcError as error:
+        failed: Any = error
+        sent = dict(failed.trailing_metadata() or ()).get(ERROR_KEY)
+        if sent is not None:
+            raise unpack(sent) from None
+        code = failed.code()
+        if code is grpc.StatusCode.UNAVAILABLE and not is_last:
+            return None
+        raise NetworkError(
+            "GLD-N080",
+            f"{token.host}:{token.port} gave no answer ({code.name})",
+            fix="The same command asks again; the token stays good for it.",
+        ) from None
+
+
+def _demand_ours(
+    chain: list[x509.Certificate], root: x509.Certificate, keys: Keys
+) -> None:
+    """Demand a certificate for our key, signed up to the pinned root."""
+    try:
+        if chain[0].public_key() != keys.tls.public_key():
+            raise ValueError("another key")
+        for below, above in zip(chain, [*chain[1:], root], strict=True):
+            below.verify_directly_issued_by(above)
+    except (IndexError, ValueError, TypeError, InvalidSignature):
+        raise EnrolmentError(
+            "GLD-E067",
+            "the server answered with a certificate that is not for our key",
+            fix="Nothing was written. Tell the operator.",
+        ) from None
+
+
+def _another_server(token: Token, reason: str) -> GuilderError:
+    return EnrolmentError(
+        "GLD-E051",
+        f"{token.host}:{token.port} is not the server that the token pins ({reason})",
+        why="Somebody may stand in between. The secret was not sent.",
+        fix="Ask the operator whether address and token are right; do not go on.",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,1 @@
+"""What an operator's computer runs: calls to the server, and why they fail."""
