@@ -35,12 +35,11 @@ from flwr.supercore.primitives.asymmetric import (
 from google.protobuf.message import DecodeError
 
 from guilder_client.node import _inflate
-from guilder_server.control import _unpacked
 from guilder_server.edge import Request
 from guilder_server.fleet import FLEET, Fleet
 from guilder_server.links import Links
 from guilder_server.uploads import UploadGate
-from guilder_shared import wire
+from guilder_shared import telling, wire
 from guilder_shared.errors import GuilderError
 from guilder_shared.identity import SigningKey
 from guilder_shared.messages import (
@@ -191,7 +190,7 @@ def protobuf(good: Any) -> Case:
 
 def told(data: bytes) -> None:
     with contextlib.suppress(DecodeError):
-        assert isinstance(_unpacked(data), GuilderError)
+        assert isinstance(telling.unpack(data), GuilderError)
 
 
 def an_order() -> bytes:
