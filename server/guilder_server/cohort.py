@@ -6,7 +6,7 @@ trains nor sums.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -99,6 +99,19 @@ class Cohort:
         """Ask a member nothing more in this run; it is told when the run ends."""
         self.out.add(site)
         self._excluded[site] = self.members.pop(site)
+
+    def find(self, names: Iterable[str]) -> None:
+        """Meet again the sites of a run whose rounds are done, to tell them so.
+
+        For a server that was killed before it had. They are waited for a few seconds;
+        no other site is offered the run, and a refusal ends nothing any more.
+        """
+        self.only = frozenset(names)
+        end = time.monotonic() + GATHER_S
+        while self.only - set(self.members) - self.out and time.monotonic() < end:
+            with suppress(GuilderError):
+                self._offer_to_newcomers()
+            time.sleep(POLL_S)
 
     def close(self, receipts: dict[str, Receipt]) -> None:
         """Tell every member that the run ended; silence is not waited for long."""

@@ -106,6 +106,8 @@ def run(task: Run, sites: Sites) -> Weights:
         store.commit(round_no, published, receipts, measured, beside, facts)  # 5
     if study.measuring_round is not None and not store.is_measured():
         _measure(task, cohort, published, study.measuring_round)
+    if not cohort.members:  # killed when all was done but the telling
+        cohort.find(store.last_sites())
     cohort.close(store.receipts())
     return published
 
