@@ -4,6 +4,7 @@ Every file is refused by name, with the exit code that its kind of error has.
 """
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -50,8 +51,18 @@ def refused(*words: str) -> tuple[str, int]:
     return result.exception.error_id, result.exception.exit_code
 
 
-def check(home: Path, *words: str) -> tuple[str, int]:
-    return refused("client", "check", "--site", str(home / "site.toml"), *words)
+def start(home: Path) -> tuple[str, int]:
+    return refused("client", "start", "--site", str(home / "site.toml"))
+
+
+def checked(home: Path, study: Path) -> tuple[str, int]:
+    """What `client check` finds wrong with a study, and its exit code."""
+    words = ["--site", str(home / "site.toml"), "--study", str(study), "--offline"]
+    result = CliRunner().invoke(app, ["client", "check", *words])
+    if isinstance(result.exception, GuilderError):
+        return result.exception.error_id, result.exception.exit_code
+    found = re.search(r"FAIL .*(GLD-[A-Z]\d{3})", result.output)
+    return (found[1] if found else result.output), result.exit_code
 
 
 def report_of(home: Path, folder: Path) -> Path:
@@ -68,7 +79,7 @@ def test_a_ledger_of_a_newer_guilder(homes: dict[str, Path]) -> None:
     journal.append("ledger", {**head, "time": "2026-01-31T12:00:00Z"})
     journal.close()
 
-    assert check(home) == ("GLD-I061", 5)
+    assert start(home) == ("GLD-I061", 5)
 
 
 @pytest.mark.parametrize("kept", [0.9, 0.5, 0.02])
@@ -78,18 +89,18 @@ def test_a_ledger_that_was_cut_off(homes: dict[str, Path], kept: float) -> None:
     path.write_bytes(raw[: int(len(raw) * kept)])
 
     # SQLite may see that pages are missing, or an entry lacks its end.
-    assert check(homes["a"]) in (("GLD-I002", 5), ("GLD-I001", 5))
+    assert start(homes["a"]) in (("GLD-I002", 5), ("GLD-I001", 5))
 
 
 def test_a_ledger_emptied(homes: dict[str, Path]) -> None:
     (homes["a"] / "state" / "ledger.db").write_bytes(b"")
 
-    assert check(homes["a"]) == ("GLD-I103", 5)
+    assert start(homes["a"]) == ("GLD-I103", 5)
 
 
 def test_a_ledger_that_another_client_writes(homes: dict[str, Path]) -> None:
     with opened(homes["a"]).ledger:
-        assert check(homes["a"]) == ("GLD-I006", 5)
+        assert start(homes["a"]) == ("GLD-I006", 5)
 
 
 def test_a_ledger_of_another_site_or_another_key(homes: dict[str, Path]) -> None:
@@ -97,9 +108,9 @@ def test_a_ledger_of_another_site_or_another_key(homes: dict[str, Path]) -> None
     shutil.rmtree(a / "state")
     shutil.copytree(b / "state", a / "state")
 
-    assert check(a) == ("GLD-I003", 5)
+    assert start(a) == ("GLD-I003", 5)
     shutil.copy(b / "signing.key", a / "signing.key")
-    assert check(a) == ("GLD-I016", 5)
+    assert start(a) == ("GLD-I016", 5)
 
 
 def test_a_clock_that_ran_backwards_is_let_be_and_said(
@@ -126,9 +137,9 @@ def test_another_officers_key(homes: dict[str, Path], tmp_path: Path) -> None:
     make_key(tmp_path / "thief")
     shutil.copy(tmp_path / "thief" / "officer.pub", home / "officer.pub")
 
-    assert check(home) == ("GLD-B017", 4)
+    assert start(home) == ("GLD-B017", 4)
     (home / "officer.pub").write_text("no key\n")
-    assert check(home) == ("GLD-E040", 3)
+    assert start(home) == ("GLD-E040", 3)
 
 
 def test_orders_of_another_officers_key_or_for_another_site(
@@ -142,11 +153,11 @@ def test_orders_of_another_officers_key_or_for_another_site(
     signed = CliRunner().invoke(app, [*sign, str(tmp_path / "thief" / "officer.key")])
     assert signed.exit_code == 0, signed.output
 
-    assert check(a) == ("GLD-B020", 4)
+    assert start(a) == ("GLD-B020", 4)
     assert "GLD-B013" in caplog.text
     for order in (homes["b"] / "state" / "orders").iterdir():
         shutil.copy(order, a / "state" / "orders" / f"b-{order.name}")
-    assert check(a) == ("GLD-B020", 4)
+    assert start(a) == ("GLD-B020", 4)
     assert "GLD-B018" in caplog.text
 
 
@@ -155,8 +166,11 @@ def test_a_delta_too_large_for_the_public_size(
 ) -> None:
     text = Path(STUDY).read_text().replace("delta = 1e-4", "delta = 9e-3")
     (tmp_path / "study.toml").write_text(text)
-    at = ("--study", str(tmp_path / "study.toml"))
-    assert check(homes["a"], *at) == ("GLD-C012", 2)  # a study may not even ask that
+    study = tmp_path / "study.toml"
+    assert checked(homes["a"], study) == (
+        "GLD-C012",
+        2,
+    )  # a study may not even ask that
     text = Path(STUDY).read_text().replace("delta = 1e-4", "delta = 9e-4")
     (tmp_path / "study.toml").write_text(text)
     site = (homes["a"] / "site.toml").read_text()
@@ -165,7 +179,7 @@ def test_a_delta_too_large_for_the_public_size(
     where = ["--site", str(homes["a"] / "site.toml"), "--key", str(key)]
     signed = CliRunner().invoke(app, ["privacy", "budget", "--sign", *where])
     assert signed.exit_code == 0, signed.output
-    assert check(homes["a"], *at) == ("GLD-S032", 4)
+    assert checked(homes["a"], study) == ("GLD-S032", 4)
 
 
 def test_an_epsilon_that_no_plan_can_meet(tmp_path: Path) -> None:
