@@ -215,6 +215,7 @@ ORDER_KINDS: dict[str, dict[str, Holds]] = {
     },
     "revoke": {"order_id": is_hex(64)},
     "officer": {"public_key": is_hex(64)},
+    "excuse": {"server": is_name},
     "gap": {
         "server": is_name,
         "head_no": lambda value: is_count(value) and value <= MOST_HEADS,
@@ -244,5 +245,5 @@ def is_order(order: dict[str, Any], schema: str) -> bool:
         return False
     expires = order["expires"] is not None
     return all(holds(order[name]) for name, holds in members.items()) and (
-        kind in ("rule", "approve") if expires else kind != "rule"
+        kind in ("rule", "approve", "excuse") if expires else kind != "rule"
     )

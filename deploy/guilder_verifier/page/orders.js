@@ -7,7 +7,7 @@ const ORDER_SCHEMA = "guilder-order-1";
 const SUBJECTS = new Map(Object.entries({
   budget: ["budget", "name"], withdraw: ["budget", "name"], "public-size": ["public-size", "dataset"],
   rule: ["rule", "name"], approve: ["approve", "study_digest"], revoke: ["revoke", "order_id"],
-  officer: ["officer", "schema"], gap: ["gap", "commitment"],
+  officer: ["officer", "schema"], excuse: ["excuse", "server"], gap: ["gap", "commitment"],
 }));
 
 function fingerprint(publicHex) {

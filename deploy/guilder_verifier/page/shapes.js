@@ -88,6 +88,7 @@ const ORDER_SHAPES = new Map(Object.entries({
   approve: { study_digest: isDigest, study_name: isName, epsilon: isEpsilon, delta: isDelta },
   revoke: { order_id: isDigest },
   officer: { public_key: isDigest },
+  excuse: { server: isName },
   gap: {
     server: isName, head_no: (value) => isCount(value) && value <= MOST_HEADS, commitment: isDigest,
     budget: isName, epsilon: isEpsilon, delta: isDelta,
@@ -106,6 +107,6 @@ function demandOrder(order) {
   const members = { ...ORDER_HEADER, ...shape };
   demand(hasExactly(order, ["schema", "say", ...Object.keys(members)]));
   for (const [name, holds] of Object.entries(members)) demand(holds(order[name]));
-  const expiring = order.say === "rule" || order.say === "approve";
+  const expiring = ["rule", "approve", "excuse"].includes(order.say);
   demand(order.expires === null ? order.say !== "rule" : expiring);
 }

@@ -32,9 +32,10 @@ NOT_PROTECTED = (
     "the losses of all sites that hold it add up.",
     "Facts about the population that a model learns with or without any one unit.",
     "Anything done with the data outside Guilder.",
-    "An old copy of this ledger put back in place of the newest one, if the server "
-    "agrees to it: the chain shows what was written, not that nothing newer was cut "
-    "off; that is for the server to notice.",
+    "An old copy of this ledger put back in place of the newest one, if every server "
+    "that remembers more of it agrees or the officer excused it: the chain shows what "
+    "was written, not that nothing newer was cut off. Stock Flower's server remembers "
+    "nothing.",
 )
 
 

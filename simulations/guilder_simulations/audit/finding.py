@@ -40,7 +40,7 @@ class Audit:
         one_run: Least epsilon of any mechanism at all with these guesses.
         confidence: Of each of the two bounds.
         outcome: "consistent"; "doubtful": the bound exceeds the claim; "contradicted":
-            even at a confidence of 1 - 1e-3.
+            even at a confidence of 1 - 1e-3, and again in a second trial.
         canaries: How many.
         guesses: By each rule, made and right.
         turns: Trained, spare ones included.
@@ -72,7 +72,7 @@ class Audit:
 
     @property
     def contradicted(self) -> bool:
-        """Whether the claim is wrong but for a chance of 1e-3."""
+        """Whether the claim is wrong but for a chance of 1e-6: 1e-3 in each of two."""
         return self.outcome == "contradicted"
 
     def to_json(self) -> str:

@@ -105,6 +105,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
             officer.public_size("d", 100, 90),
             rule,
             officer.withdraw("old"),
+            officer.excuse("https://gone"),
+            officer.excuse("https://away", days=2),
             lost,
         ):
             ledger.admit(order)

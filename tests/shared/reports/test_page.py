@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -294,3 +295,44 @@ def test_axe_finds_nothing(ledger: Ledger, tmp_path: Path, language: str) -> Non
     script += "axe.run().then(r => tell(r.violations.map(v => v.id)));"
 
     assert in_a_browser(pages(ledger, tmp_path)[language], tmp_path, script) == []
+
+
+def epsilons(value: Any, above: tuple[dict[str, Any], ...] = ()) -> Iterator[Any]:
+    """Every number called an epsilon, with the objects that it stands in."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            if "epsilon" in name and isinstance(member, int | float):
+                yield name, (*above, value)
+            yield from epsilons(member, (*above, value))
+    elif isinstance(value, list):
+        for member in value:
+            yield from epsilons(member, above)
+
+
+def test_no_epsilon_stands_alone_in_the_file(ledger: Ledger) -> None:
+    content = reports.build(ledger)
+    of_parts = {part: content[part] for part in ("budgets", "studies", "refusals")}
+    found = list(epsilons(of_parts))
+
+    assert len(found) > 12
+    for name, objects in found:
+        limits = [each["limit"] for each in objects if "limit" in each]
+        beside = [*objects[1:], *(each for each in limits if isinstance(each, dict))]
+        assert any("delta" in each for each in beside), name
+        assert any({"unit", "guarantee", "by_unit"} & each.keys() for each in beside)
+
+
+def test_no_epsilon_stands_alone_on_page_one(ledger: Ledger, tmp_path: Path) -> None:
+    for html in pages(ledger, tmp_path).values():
+        one = html.partition('<div class="annex">')[0]
+        told = re.findall(
+            r"<(?:p|div|blockquote)[^>]*>(.*?)</(?:p|div|blockquote)>", one, re.S
+        )
+        sentences = [
+            text_of(each) for each in told if re.search(r"(epsilon|ε) ?\d", each)
+        ]
+
+        assert len(sentences) >= 3
+        bare = [s for s in sentences if not re.search(r"delta|δ", s)]
+        # The period's figures follow the sentence on the budget that they are part of.
+        assert all("3.5" in sentence for sentence in bare), bare

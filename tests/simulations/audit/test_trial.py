@@ -1,6 +1,6 @@
 """Audits of the code that trains: it passes as it is, and fails once it is broken.
 
-Seeds are fixed, so nothing here is chance; the alarm's is 1e-3 for each audit.
+Seeds are fixed, so nothing here is chance; the alarm's is 1e-6 for each audit.
 """
 
 import json
@@ -111,6 +111,24 @@ def test_a_third_of_the_noise_is_contradicted_at_full_batch(
     monkeypatch.setattr(noise, "in_grids", lambda std, grid: in_grids(std, grid) / 3)
 
     assert audited("breast-cancer", num_canaries=1000).contradicted
+
+
+def test_an_alarm_that_a_second_trial_does_not_repeat_is_a_doubt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = iter([True, False, True, True])
+    asked = trial.bounds.any_contradicts
+
+    def lucky(num: int, guesses: Any, claim: Any, error: float) -> bool:
+        if error != trial.ALARM_ERROR:
+            return asked(num, guesses, claim, error)
+        return next(answers)
+
+    monkeypatch.setattr(trial.bounds, "any_contradicts", lucky)
+
+    assert audited("breast-cancer", num_canaries=100).outcome == "doubtful"
+    assert audited("breast-cancer", num_canaries=100).outcome == "contradicted"
+    assert list(answers) == []  # each was tried twice
 
 
 def test_the_same_seed_gives_the_same_audit() -> None:
