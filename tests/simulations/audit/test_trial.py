@@ -16,7 +16,7 @@ from guilder_shared.privacy.bookkeeping import engine
 from guilder_shared.privacy.bookkeeping.step import PrivateStep
 from guilder_shared.study import Study
 from guilder_shared.training import draws
-from guilder_simulations.audit import trial
+from guilder_simulations.audit import bounds, trial
 from guilder_simulations.audit.finding import BLIND_SPOTS, Audit
 from guilder_simulations.studies import path_of
 
@@ -117,14 +117,14 @@ def test_an_alarm_that_a_second_trial_does_not_repeat_is_a_doubt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     answers = iter([True, False, True, True])
-    asked = trial.bounds.any_contradicts
+    asked = bounds.any_contradicts
 
     def lucky(num: int, guesses: Any, claim: Any, error: float) -> bool:
         if error != trial.ALARM_ERROR:
             return asked(num, guesses, claim, error)
         return next(answers)
 
-    monkeypatch.setattr(trial.bounds, "any_contradicts", lucky)
+    monkeypatch.setattr(bounds, "any_contradicts", lucky)
 
     assert audited("breast-cancer", num_canaries=100).outcome == "doubtful"
     assert audited("breast-cancer", num_canaries=100).outcome == "contradicted"
