@@ -12,7 +12,8 @@ from typing import Any
 from guilder_verifier import renyi
 
 Cost = dict[int, float]  # nats, by order
-Steps = tuple[float, float, int]  # noise multiplier, sample rate, how many
+Steps = tuple[float, float, int, str]  # noise multiplier, sample rate, how many, kind
+UNSAMPLED = ("gaussian", "laplace", "discrete-gaussian")
 LEAST_NOISE = 0.05
 MOST_STEPS = 10_000_000
 DEEPEST = 4
@@ -59,7 +60,7 @@ def cost(event: Any) -> Cost:
     told = dict.fromkeys(renyi.ORDERS, 0.0)
     for steps in cases(event, strict=True):
         for order in renyi.ORDERS:
-            parts = (n * renyi.gaussian(order, z, q) for z, q, n in steps)
+            parts = (n * renyi.divergence(order, z, q, kind) for z, q, n, kind in steps)
             told[order] = max(told[order], sum(parts))
     return told
 
@@ -91,13 +92,14 @@ def _cases(event: Any, count: int) -> list[list[Steps]]:
     if kind == "poisson-sampled":
         demand_members(event, {"sampling_probability", "of"})
         rate, step = number(event["sampling_probability"], 1.1), event["of"]
-    if step["event"] != "gaussian":
+    known = UNSAMPLED if step is event else ("gaussian",)
+    if step["event"] not in known:
         raise UnknownEventError
     demand_members(step, {"noise_multiplier"})
     noise = number(step["noise_multiplier"], MOST)
     if noise < LEAST_NOISE or rate > 1 or count > MOST_STEPS:
         raise ValueError("a mechanism that is not accounted")
-    return [[(noise, rate, count)]]
+    return [[(noise, rate, count, step["event"])]]
 
 
 def demand_members(event: dict[str, Any], members: set[str]) -> None:

@@ -193,8 +193,9 @@ def _least(grant: Grant, num_turns: int, delta: float) -> float:
     cases = events.cases(grant.body["turn_event"])
     return max(
         (
-            floor.epsilon([(z, q, n * num_turns) for z, q, n in steps], delta)
+            floor.epsilon([(z, q, n * num_turns) for z, q, n, _ in steps], delta)
             for steps in cases
+            if all(kind == "gaussian" for *_, kind in steps)
         ),
         default=0.0,
     )

@@ -14,6 +14,28 @@ import math
 ORDERS = (6, 8, 10, 12, 16, 24, 32, 64)
 
 
+def divergence(
+    order: int, noise_multiplier: float, sample_rate: float, kind: str
+) -> float:
+    """Divergence of one step of any kind, in nats; the others are never sampled.
+
+    A discrete Gaussian has the Gaussian's at whole orders, exactly (Canonne, Kamath and
+    Steinke 2020).
+    """
+    if kind == "laplace":
+        return laplace(order, noise_multiplier)
+    return gaussian(order, noise_multiplier, sample_rate)
+
+
+def laplace(order: int, scale: float) -> float:
+    """Of a count with Laplace noise. Source: Mironov 2017, proposition 6."""
+    rising = math.log(order / (2 * order - 1)) + (order - 1) / scale
+    falling = math.log((order - 1) / (2 * order - 1)) - order / scale
+    largest = max(rising, falling)
+    log_sum = math.log(math.exp(rising - largest) + math.exp(falling - largest))
+    return (largest + log_sum) / (order - 1)
+
+
 def gaussian(order: int, noise_multiplier: float, sample_rate: float) -> float:
     """Divergence of one step, in nats.
 

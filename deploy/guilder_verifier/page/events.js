@@ -24,7 +24,9 @@ function isProtected(event, levels = MOST_LEVELS) {
   return event.event !== "none-protected";
 }
 
-/** What one unit may meet: of each case its steps [noise, rate, how many]. */
+const UNSAMPLED = ["gaussian", "laplace", "discrete-gaussian"];
+
+/** What one unit may meet: of each case its steps [noise, rate, how many, kind]. */
 function casesOf(event, count = 1) {
   demand(isObject(event));
   if (event.event === "self-composed") {
@@ -42,11 +44,11 @@ function casesOf(event, count = 1) {
     step = event.of;
   }
   demand(isObject(step));
-  if (step.event !== "gaussian") throw new UnknownEvent();
+  if (!(step === event ? UNSAMPLED : ["gaussian"]).includes(step.event)) throw new UnknownEvent();
   const noise = step.noise_multiplier;
   demand(hasExactly(step, ["event", "noise_multiplier"]) && isBelow(MOST_NOISE)(noise) && noise >= LEAST_NOISE);
   demand(isBelow(1.1)(rate) && rate <= 1 && count <= MOST_STEPS);
-  return [[[noise, rate, count]]];
+  return [[[noise, rate, count, step.event]]];
 }
 
 /** As `casesOf`; none where a kind is unknown. */
@@ -62,7 +64,7 @@ function knownCases(event) {
 /** Whether a turn was charged, order by order, what its event costs. */
 function isChargedEnough(event, charged) {
   return ORDERS.every((order) => knownCases(event).every((steps) => {
-    const cost = steps.reduce((sum, [noise, rate, n]) => sum + n * divergence(order, noise, rate), 0);
+    const cost = steps.reduce((sum, [noise, rate, n, kind]) => sum + n * divergence(order, noise, rate, kind), 0);
     return charged.get(order) >= Math.min(cost, MOST_RENYI) * (1 - NEAR);
   }));
 }

@@ -7,14 +7,26 @@
 
 const ORDERS = [6, 8, 10, 12, 16, 24, 32, 64];
 
-/** Divergence of one step, in nats; rate 1 is no sampling. */
-function divergence(order, noise, rate) {
+/**
+ * Divergence of one step, in nats; rate 1 is no sampling. A discrete Gaussian has the
+ * Gaussian's at whole orders, exactly (Canonne, Kamath and Steinke 2020).
+ */
+function divergence(order, noise, rate, kind) {
+  if (kind === "laplace") return laplace(order, noise);
   if (rate === 1) return order / (2 * noise ** 2);
   const terms = [];
   for (let k = 2; k <= order; k += 1) terms.push(logTerm(order, k, noise, rate));
   const largest = Math.max(...terms);
   const sum = terms.reduce((total, term) => total + Math.exp(term - largest), 0);
   return logOfOnePlusExp(largest + Math.log(sum)) / (order - 1);
+}
+
+/** Of a count with Laplace noise. Source: Mironov 2017, proposition 6. */
+function laplace(order, scale) {
+  const rising = Math.log(order / (2 * order - 1)) + (order - 1) / scale;
+  const falling = Math.log((order - 1) / (2 * order - 1)) - order / scale;
+  const largest = Math.max(rising, falling);
+  return (largest + Math.log(Math.exp(rising - largest) + Math.exp(falling - largest))) / (order - 1);
 }
 
 function logTerm(order, k, noise, rate) {

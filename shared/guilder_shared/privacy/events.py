@@ -23,20 +23,22 @@ Event = dict[str, Any]  # JSON-able; the forms below and no other
 MIN_NOISE_MULTIPLIER = 0.05  # below it "noise" protects nobody
 MAX_STEPS = 10_000_000
 MOST_CASES = 16
+GAUSSIAN, LAPLACE, DISCRETE = "gaussian", "laplace", "discrete-gaussian"
 _MAX_DEPTH = 4
 _LARGEST = 1e6
 
 
 class Leaf(NamedTuple):
-    """All equal Gaussian steps of a composition."""
+    """All equal steps of a composition; Gaussian ones unless `kind` says otherwise."""
 
     noise_multiplier: float
-    sample_rate: float  # 1 = plain Gaussian
+    sample_rate: float  # 1 = not sampled
     num_steps: int
+    kind: str = GAUSSIAN
 
 
 Leaves = tuple[Leaf, ...]
-_Counts = Counter[tuple[float, float]]
+_Counts = Counter[tuple[str, float, float]]
 
 
 def gaussian_event(noise_multiplier: float, *, sample_rate: float = 1.0) -> Event:
@@ -49,6 +51,16 @@ def gaussian_event(noise_multiplier: float, *, sample_rate: float = 1.0) -> Even
         "sampling_probability": sample_rate,
         "of": step,
     }
+
+
+def laplace_event(noise_multiplier: float) -> Event:
+    """A count of sensitivity 1 with Laplace noise of this scale."""
+    return {"event": LAPLACE, "noise_multiplier": noise_multiplier}
+
+
+def discrete_gaussian_event(noise_multiplier: float) -> Event:
+    """A whole count of sensitivity 1 with discrete Gaussian noise of this parameter."""
+    return {"event": DISCRETE, "noise_multiplier": noise_multiplier}
 
 
 def joint_noise_multiplier(noise_multipliers: Iterable[float]) -> float:
@@ -107,7 +119,10 @@ def merge(event_counts: Iterable[tuple[Event, int]]) -> tuple[Leaves, ...] | Non
     if not protected:
         return None
     return tuple(
-        tuple(Leaf(*key, count) for key, count in sorted(case.items()))
+        tuple(
+            Leaf(noise, rate, count, kind)
+            for (kind, noise, rate), count in sorted(case.items())
+        )
         for case in cases
     )
 
@@ -147,9 +162,13 @@ def _cases(event: Event, count: int, depth: int) -> list[_Counts] | None:
             "of": {"event": "gaussian", "noise_multiplier": noise, **inner_rest},
             **rest,
         } if not rest and not inner_rest:
-            return [Counter({(_noise(noise), _rate(rate)): count})]
-        case {"event": "gaussian", "noise_multiplier": noise, **rest} if not rest:
-            return [Counter({(_noise(noise), 1.0): count})]
+            return [Counter({(GAUSSIAN, _noise(noise), _rate(rate)): count})]
+        case {
+            "event": "gaussian" | "laplace" | "discrete-gaussian" as kind,
+            "noise_multiplier": noise,
+            **rest,
+        } if not rest:
+            return [Counter({(kind, _noise(noise), 1.0): count})]
     raise _malformed("unknown kind or unknown keys")
 
 

@@ -5,11 +5,12 @@ another method in other code. numpy and scipy are imported when first used. It k
 no study and charges nothing.
 
 Review, mathematics. Adjacency: add or remove one unit; both directions are composed
-and the larger epsilon is taken. A step is a Poisson-sampled Gaussian (rate 1: plain).
-Each step's loss is cut to [-L, L], put on a mesh with its mean kept, and composed; the
-figures are bounds up to `eps_error` in epsilon and delta / 1000 in delta. Source: Gopi,
-Lee and Wutschitz 2021, "Numerical composition of differential privacy", theorem 5.5 and
-algorithm 1. All inputs are public constants.
+and the larger epsilon is taken. A step is a Poisson-sampled Gaussian (rate 1: plain), a
+Laplace or a discrete Gaussian one (both directions are alike). Each step's loss is cut
+to [-L, L], put on a mesh with its mean kept, and composed; the figures are bounds up to
+`eps_error` in epsilon and delta / 1000 in delta. Source: Gopi, Lee and Wutschitz 2021,
+"Numerical composition of differential privacy", theorem 5.5 and algorithm 1. All inputs
+are public constants.
 Review, crash order: pure functions; nothing is durable here and nothing is sent.
 """
 
@@ -18,7 +19,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from guilder_shared.privacy import bounds
-from guilder_shared.privacy.events import Leaf
+from guilder_shared.privacy.events import DISCRETE, LAPLACE, Leaf
 
 MOST_CELLS = 1 << 22  # of the mesh; a finer one takes seconds and much memory
 DELTA_SHARE = 1e-3  # of delta that the method's errors may take
@@ -98,8 +99,13 @@ def _on_mesh(
     """One step's chances on the mesh, and the mean of its loss within [-L, L]."""
     import numpy as np
 
+    if leaf.kind == DISCRETE:
+        return _atoms_on_mesh(leaf, losses, width)
     edges = np.append(losses - width / 2, losses[-1] + width / 2)
     at_edges = _distribution(leaf, edges, removed=removed)
+    if leaf.kind == LAPLACE:  # all of it lies inside; its mean has a closed form
+        most = 1 / leaf.noise_multiplier
+        return np.diff(at_edges), most + math.expm1(-most)
     middle = _distribution(leaf, losses, removed=removed)
     inside = at_edges[-1] - at_edges[0]
     # by parts, and Simpson's rule for the integral of the distribution
@@ -108,12 +114,31 @@ def _on_mesh(
     return np.diff(at_edges) / inside, float((ends - integral) / inside)
 
 
+def _atoms_on_mesh(leaf: Leaf, losses: Any, width: float) -> tuple[Any, float]:
+    """As `_on_mesh` for the discrete Gaussian: whole numbers, each with one loss."""
+    import numpy as np
+
+    noise = leaf.noise_multiplier
+    places = np.arange(-math.ceil(40 * noise) - 1, math.ceil(40 * noise) + 2)
+    chances = np.exp(-(places**2) / (2 * noise**2))
+    lost = (1 - 2 * places) / (2 * noise**2)
+    cells = np.rint((lost - losses[0]) / width).astype(np.int64)
+    kept = (cells >= 0) & (cells < len(losses))
+    chances = chances[kept] / chances[kept].sum()
+    mesh = np.bincount(cells[kept], weights=chances, minlength=len(losses))
+    return mesh, float(lost[kept] @ chances)
+
+
 def _distribution(leaf: Leaf, losses: Any, *, removed: bool) -> Any:
     """Chance that one step's privacy loss is at most each of `losses`."""
     import numpy as np
     from scipy.special import ndtr  # type: ignore[import-untyped]  # no stubs
 
     noise, rate = leaf.noise_multiplier, leaf.sample_rate
+    if leaf.kind == LAPLACE:  # the loss is cut at both ends, where it has its mass
+        inside = np.exp((np.minimum(losses, 1 / noise) - 1 / noise) / 2) / 2
+        cut = np.where(losses >= 1 / noise, 1.0, inside)
+        return np.where(losses < -1 / noise, 0.0, cut)
     signed = losses if removed else -losses
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         # where the mixture's loss takes this value: x = s^2 log((e^t - 1 + q)/q) + 1/2

@@ -45,7 +45,12 @@ def test_no_events_are_no_leaves() -> None:
         [],
         "gaussian",
         None,
-        {"event": "laplace", "noise_multiplier": 1.0},
+        {"event": "laplace", "scale": 1.0},
+        {
+            "event": "poisson-sampled",
+            "sampling_probability": 0.5,
+            "of": {"event": "laplace", "noise_multiplier": 1.0},
+        },
         {"event": "gaussian"},
         {"event": "gaussian", "noise_multiplier": 1.0, "more": 1},
         {"event": "gaussian", "noise_multiplier": 0.0},

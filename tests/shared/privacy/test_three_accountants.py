@@ -151,7 +151,7 @@ def test_two_accountants_that_contradict_each_other_stop_the_study(
 
 def divergence(event: Event, order: int) -> float:
     """Of one step at an integer order: Mironov, Talwar and Zhang 2019, section 3.3."""
-    (((noise, rate, num_steps),),) = merge([(event, 1)]) or ()
+    (((noise, rate, num_steps, _),),) = merge([(event, 1)]) or ()
     terms = [
         math.log(math.comb(order, k))
         + (order - k) * (math.log1p(-rate) if rate < 1 else 0.0)
