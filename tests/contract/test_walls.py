@@ -52,6 +52,15 @@ CODE_CARRIERS = (
     "marshal",
     "shelve",
 )
+# Collectives of torch that pickle what they are given.
+OBJECT_CARRIERS = (
+    "all_gather_object",
+    "broadcast_object_list",
+    "gather_object",
+    "recv_object_list",
+    "scatter_object_list",
+    "send_object_list",
+)
 
 
 def sources(*folders: str) -> list[Path]:
@@ -116,6 +125,8 @@ def smuggled_code(tree: ast.AST) -> list[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.load":
             found.append("torch.load")
+        elif isinstance(node, ast.Attribute) and node.attr in OBJECT_CARRIERS:
+            found.append(node.attr)
         elif isinstance(node, ast.Call):
             if ast.unparse(node.func) in ("eval", "exec", "compile"):
                 found.append(ast.unparse(node.func))
@@ -198,6 +209,7 @@ def test_the_wall_around_flwr_has_doors(path: str, line: str) -> None:
         "from joblib import load",
         "from torch import load",
         "weights = torch.load(path)",
+        "distributed.broadcast_object_list(model)",
         "exec(text)",
         "np.load(path, allow_pickle=True)",
     ],

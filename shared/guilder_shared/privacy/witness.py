@@ -66,6 +66,17 @@ def read(rows: NDArray[np.int64]) -> None:
         steps[-1].rows = np.concatenate([steps[-1].rows, rows])
 
 
+def watched() -> bool:
+    """Whether somebody looks on."""
+    return _seen.get() is not None
+
+
+def rows_read() -> NDArray[np.int64]:
+    """What was told of the step so far; nothing where nobody looks on."""
+    steps = _seen.get()
+    return steps[-1].rows if steps else np.empty(0, np.int64)
+
+
 def summed(total: "Tensor") -> None:
     """Tell the clipped sum, before noise."""
     if steps := _seen.get():

@@ -42,6 +42,22 @@ class Speed(Frozen):
     deterministic: bool = Field(
         default=True, description="only kernels that give the same bytes again"
     )
+    channels_last: bool = Field(
+        default=False, description="images compute with their channels innermost"
+    )
+    checkpoint: bool = Field(
+        default=False,
+        description="compute activations again instead of keeping them: less memory",
+    )
+    devices: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="cards that share a turn, or processes on a processor; Linux",
+    )
+    prefetch: bool = Field(
+        default=True, description="fetch the next rows while a pass computes"
+    )
 
 
 _speed = Speed()
@@ -57,7 +73,31 @@ def settle(speed: Speed) -> None:
     if speed.device == "cuda" and speed.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # before CUDA wakes
     choose(speed.device)
+    _demand(speed)
     _speed = speed
+
+
+def _demand(speed: Speed) -> None:
+    """Refuse more devices than are here."""
+    if speed.devices == 1:
+        return
+    if not hasattr(os, "memfd_create"):
+        raise DeviceError(
+            "GLD-G012",
+            f"devices = {speed.devices} needs Linux.",
+            why="Rows pass to other processes in memory without a name.",
+            fix="Write devices = 1 under [speed] in site.toml.",
+        )
+    if speed.device == "cuda":
+        import torch
+
+        there = torch.cuda.device_count()
+        if there < speed.devices:
+            raise DeviceError(
+                "GLD-G013",
+                f"devices = {speed.devices}, and {there} are here.",
+                fix=f"Write devices = {max(1, there)} under [speed] in site.toml.",
+            )
 
 
 def current() -> Speed:

@@ -17,6 +17,8 @@ the turn has fresh keys and one output ever leaves.
 """
 
 from contextlib import closing
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,11 +31,13 @@ from guilder_shared.models.registry import Weights
 from guilder_shared.privacy import accounting, witness
 from guilder_shared.privacy.adaptive import MovingClip
 from guilder_shared.privacy.bookkeeping.batches import Inputs
+from guilder_shared.privacy.bookkeeping.shared_step import SharedStep
 from guilder_shared.privacy.bookkeeping.step import PrivateStep, make_private_step
 from guilder_shared.privacy.sampling import TurnKeys
+from guilder_shared.privacy.shares import Shares
 from guilder_shared.study import Study
 from guilder_shared.tasks import Examples
-from guilder_shared.training import device, optimizers, pull
+from guilder_shared.training import crew, device, optimizers, pull
 from guilder_shared.training.augment import Copies, Losses, MeanLosses, repeated
 from guilder_shared.training.draws import Draw, Sampler
 
@@ -78,28 +82,68 @@ def fit(
     """
     if public_size < 1:
         raise ValueError(f"public_size must be positive, not {public_size}")
-    own_mean = public_size if study.privacy.unit == "site" else 1
     accounting.check_plan(study, plan)  # no noise only where none was promised
+    given: Any = {"public_size": public_size, "keys": keys}
     with device.turn():
-        module = registry.load(weights, study).to(device.current().device)
-        divisor = study.training.sample_rate * public_size
-        optimizer = optimizers.make(module.parameters(), study.training)
-        optimizer.pull = pull.of(module, study.aggregation.proximal, shift)
-        step = make_private_step(
-            module,
-            _losses(study),
-            optimizer,
-            clip_norm=study.privacy.clip_norm * own_mean,
-            noise_multiplier=plan.noise_multiplier or 0.0,
-            divisor=divisor,
-            keys=keys,
-            isolated=True,  # the weights are the server's
-            moving=_moving(study, plan, divisor, own_mean),
-            autocast=device.dtype(),
-        )
-        with closing(step):  # the thread of its noise ends with the turn
-            _steps(step, study, examples, keys)
+        turn = (weights, study, plan, examples)
+        with crew.sharing(*turn, **given) as shares:
+            module = train(*turn, **given, shares=shares, shift=shift)
         return _difference(module, weights)
+
+
+def train(
+    weights: Weights,
+    study: Study,
+    plan: Plan,
+    examples: Examples,
+    *,
+    public_size: int,
+    keys: TurnKeys,
+    shares: Shares | None,
+    shift: Weights | None = None,
+) -> torch.nn.Module:
+    """Take a turn's steps, or this process's share of them.
+
+    Args are those of `fit`, which checked them.
+
+    Args:
+        weights: As there.
+        study: As there.
+        plan: As there.
+        examples: As there.
+        public_size: As there.
+        keys: As there.
+        shares: Among which processes; None for this one alone.
+        shift: As there; of no effect where this process does not lead.
+
+    Returns:
+        The module that has learnt; of a process that does not lead, one of no meaning.
+    """
+    module = registry.load(weights, study).to(device.current().device)
+    if device.current().channels_last:
+        module.register_forward_pre_hook(_channels_innermost)
+    own_mean = public_size if study.privacy.unit == "site" else 1
+    divisor = study.training.sample_rate * public_size
+    optimizer = optimizers.make(module.parameters(), study.training)
+    optimizer.pull = pull.of(module, study.aggregation.proximal, shift)
+    step = make_private_step(
+        module,
+        _losses(study),
+        optimizer,
+        clip_norm=study.privacy.clip_norm * own_mean,
+        noise_multiplier=plan.noise_multiplier or 0.0,
+        divisor=divisor,
+        keys=keys,
+        isolated=True,  # the weights are the server's
+        moving=_moving(study, plan, divisor, own_mean),
+        autocast=device.dtype(),
+        ahead=device.current().prefetch,
+        checkpoint=device.current().checkpoint,
+        kind=PrivateStep if shares is None else partial(SharedStep, shares),
+    )
+    with closing(step):  # its threads end with the turn
+        _steps(step, study, examples, keys)
+    return module
 
 
 def _steps(step: PrivateStep, study: Study, examples: Examples, keys: TurnKeys) -> None:
@@ -123,6 +167,15 @@ def _steps(step: PrivateStep, study: Study, examples: Examples, keys: TurnKeys) 
         units = None if draw.units is None else torch.from_numpy(draw.units)
         step.optimizer.noise_std = step.noise_std
         step.fetched(torch.arange(len(draw)), fetch, units)  # 2 learn, privately
+
+
+def _channels_innermost(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Images in the layout that convolutions then keep; other rows as they are.
+
+    Copied, because images of one channel count as both layouts until they are.
+    """
+    layout = torch.channels_last
+    return tuple(x.clone(memory_format=layout) if x.dim() == 4 else x for x in args)
 
 
 def _losses(study: Study) -> Losses:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -165,3 +166,41 @@ def test_what_matrix_kernels_of_a_card_need_is_said_before_the_card_wakes(
         device.settle(device.Speed(device="cuda"))
 
     assert said == [":4096:8"]
+
+
+def test_channels_innermost_change_nothing_but_rounding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    studies = Path(__file__).parents[3] / "simulations" / "studies"
+    study = Study.load(studies / "transaction-images.toml", ("privacy.mechanism=none",))
+    rng = np.random.default_rng(1)
+    images = rng.uniform(-1, 1, (24, 1, 16, 16)).astype(np.float32)
+    rows = Examples(images, rng.integers(0, 2, 24).astype(np.float32))
+    seen: list[bool] = []
+    conv = torch.nn.Conv2d.forward
+
+    def look(self: torch.nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[1] > 1:  # of one channel both layouts are the same
+            seen.append(x.is_contiguous(memory_format=torch.channels_last))
+        return conv(self, x)
+
+    def turn() -> NDArray[np.float32]:
+        update = fit(
+            registry.initial(study),
+            study,
+            Plan(None, study.training.rounds + 2, SENSITIVITY_SLACK),
+            rows,
+            public_size=24,
+            keys=TurnKeys.seeded(4, site="site-1", round_no=1),
+        )
+        assert all(array.flags.c_contiguous for array in update.values())
+        return np.concatenate([update[name].reshape(-1) for name in sorted(update)])
+
+    plain = turn()
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", look)
+    monkeypatch.setattr(device, "_speed", device.Speed(channels_last=True))
+    innermost = turn()
+
+    assert seen
+    assert all(seen)
+    assert np.linalg.norm(innermost - plain) <= 1e-4 * np.linalg.norm(plain)

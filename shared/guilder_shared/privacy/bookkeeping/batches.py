@@ -52,10 +52,17 @@ def filled(value: Any, missing: int) -> Any:
 
 
 def on(value: Any, device: torch.device) -> Any:
-    """The rows on a device."""
+    """The rows on a device; a copy from pinned memory is not waited for."""
     if isinstance(value, tuple):
         return tuple(on(x, device) for x in value)
-    return value.to(device)
+    return value.to(device, non_blocking=True)
+
+
+def pinned(value: Any) -> Any:
+    """The rows in memory that a card reads by itself; needs CUDA."""
+    if isinstance(value, tuple):
+        return tuple(pinned(x) for x in value)
+    return value.pin_memory()
 
 
 def masked(losses: Tensor, missing: int) -> Tensor:

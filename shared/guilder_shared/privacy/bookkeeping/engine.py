@@ -22,7 +22,8 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,7 @@ from guilder_shared.privacy.bookkeeping import (  # noqa: F401
     attention,
     conv,
     embedding,
+    frugal,
     linear,
     normalisation,
     validate,
@@ -50,6 +52,7 @@ _NARROW = 16  # below this many outputs, matrix kernels look at a row's address
 Choose = Callable[[Part], str | None]
 
 Losses = Callable[[], Tensor]
+PassT = TypeVar("PassT", bound=Pass)
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +70,7 @@ class BookKeeping:
         isolated: Keep every unit's contribution to itself, whatever the weights are.
         autocast: What the model computes in, bfloat16 for instance; norms, factors
             and sums stay in the parameters' dtype and float64. None for as it is.
+        checkpoint: Compute activations again instead of keeping them (`frugal`).
 
     Raises:
         PlanError: As `validate.trained_layers`.
@@ -80,6 +84,7 @@ class BookKeeping:
         *,
         isolated: bool = False,
         autocast: torch.dtype | None = None,
+        checkpoint: bool = False,
     ) -> None:
         self.model, self.clip_norm, self.isolated = model, clip_norm, isolated
         self.autocast = autocast
@@ -89,6 +94,10 @@ class BookKeeping:
         self.params = list({id(p): p for p in params}.values())
         self.num_numbers = sum(p.numel() for p in self.params)
         self._watching: Callable[..., Any] | None = None
+        self._frugal, self._again = checkpoint, list[nn.Module]()
+        if checkpoint:
+            trained = {id(layer) for _, layer, *_ in self._layers}
+            self._again = frugal.run_again(model, trained, self._cast)
         narrow = [x for x in model.modules() if isolated and _is_narrow(x)]
         self._handles = [x.register_forward_hook(self._by_rows) for x in narrow]
         self._handles += [
@@ -108,6 +117,8 @@ class BookKeeping:
         """Stop watching the model."""
         for handle in self._handles:
             handle.remove()
+        frugal.as_before(self._again)
+        self._again = []
 
     def zeros(self) -> Tensor:
         """An empty sum: (numbers,), float64, parameters in the order of `params`."""
@@ -168,7 +179,16 @@ class BookKeeping:
 
     def add_to(self, total: Sum, losses: Losses, units: Units) -> Tensor:
         """As `add_clipped`, to a sum in the making."""
-        return self._run(losses, units).add(total, self.clip_norm * CLIP_MARGIN)
+        return self._add(total, losses, units, self.clip_norm * CLIP_MARGIN)
+
+    def _add(self, total: Sum, losses: Losses, units: Units, limit: float) -> Tensor:
+        if not self._frugal:
+            return self._run(losses, units, Pass).add(total, limit)
+        found = self._run(losses, units, frugal.NormsOnly)
+        counted, finite = frugal.limited(found, limit)
+        again = partial(frugal.SumsOnly, total=total, counted=counted, finite=finite)
+        self._run(losses, units, again).finish()
+        return counted
 
     def add_unit(self, passes: Iterable[tuple[Losses, int, int]], total: Sum) -> Tensor:
         """Add the clipped gradient of one unit whose rows do not fit a pass.
@@ -190,7 +210,7 @@ class BookKeeping:
         own, clean = self.zeros(), True
         whole = Sum(self.params, own, empty=False)
         for losses, rows, real in passes:
-            counted = self._run(losses, Units(rows)).add(whole, math.inf)
+            counted = self._add(whole, losses, Units(rows), math.inf)
             clean = clean and bool(counted[:real].all())
         norm, factor = float(own.norm()), 0.0
         if clean and norm <= torch.finfo(self.params[0].dtype).max:
@@ -206,12 +226,14 @@ class BookKeeping:
             losses: As for `add_clipped`, on made-up rows.
             units: Which rows are one unit.
         """
-        run = self._run(losses, units)
+        run = self._run(losses, units, Pass)
         with torch.no_grad(), self.unwatched():
             return run.entering()
 
-    def _run(self, losses: Losses, units: Units) -> Pass:
-        run = Pass(self, replace(units, isolated=self.isolated))
+    def _run(
+        self, losses: Losses, units: Units, kind: Callable[[Any, Units], PassT]
+    ) -> PassT:
+        run = kind(self, replace(units, isolated=self.isolated))
         with self._frozen(), self._watched(run.forward), torch.enable_grad():
             with self._cast():
                 found = losses()

@@ -15,7 +15,8 @@ Review, crash order: in memory only; charge before the rows are read.
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -28,16 +29,15 @@ from guilder_shared.privacy.adaptive import MovingClip, halves
 from guilder_shared.privacy.ahead import Order
 from guilder_shared.privacy.bookkeeping import batches, memory
 from guilder_shared.privacy.bookkeeping.autotune import fastest
-from guilder_shared.privacy.bookkeeping.batches import Inputs
+from guilder_shared.privacy.bookkeeping.batches import Chunk, Inputs
 from guilder_shared.privacy.bookkeeping.engine import BookKeeping
+from guilder_shared.privacy.bookkeeping.loading import Fetch, Fetched, Loader, held
 from guilder_shared.privacy.bookkeeping.parts import SUM_UNITS
 from guilder_shared.privacy.bookkeeping.sums import Sum
 from guilder_shared.privacy.release import Release
 from guilder_shared.privacy.sampling import TurnKeys
 
 _log = logging.getLogger(__name__)
-
-Fetch = Callable[[Tensor], tuple[Inputs, Any]]
 
 
 class PrivateStep:
@@ -56,6 +56,7 @@ class PrivateStep:
             not depend on it beyond rounding; it is halved where memory runs out.
         moving: Moves the clip norm after each step, by a count that is noised beside
             the sum; the noise multiplier is then that of both together.
+        ahead: Fetch the next pass's rows while one computes; the same rows.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class PrivateStep:
         keys: TurnKeys,
         microbatch: int | None = None,
         moving: MovingClip | None = None,
+        ahead: bool = False,
     ) -> None:
         self.engine, self.losses, self.optimizer = engine, losses, optimizer
         self.moving = moving
@@ -83,6 +85,7 @@ class PrivateStep:
         self._sums: dict[torch.dtype, Sum] = {}
         self._release = Release(engine.params)
         self._ordered: Order | None = None
+        self._loader = Loader(engine.params[0].device, ahead=ahead)
 
     def __call__(
         self, inputs: Inputs, targets: Any, units: Tensor | None = None
@@ -100,7 +103,7 @@ class PrivateStep:
             PlanError: The model or the losses cannot be clipped, see
                 `BookKeeping.add_clipped`. None depends on a row's value.
         """
-        self.fetched(*_held(inputs, targets), units)
+        self.fetched(*held(inputs, targets), units)
 
     def fetched(self, rows: Tensor, fetch: Fetch, units: Tensor | None = None) -> None:
         """Take one step on rows that are read pass by pass: memory stays flat.
@@ -127,7 +130,7 @@ class PrivateStep:
         self, inputs: Inputs, targets: Any, units: Tensor | None = None
     ) -> Tensor:
         """The sum before noise, (numbers,) float64. Secret: it must not leave."""
-        rows, fetch = _held(inputs, targets)
+        rows, fetch = held(inputs, targets)
         total = self._empty_sum(len(rows))
         self._sum(rows, fetch, units, total)
         return total.whole().to(torch.float64, copy=True)
@@ -170,14 +173,18 @@ class PrivateStep:
             )
             self._height = self.microbatch or 0
             if engine.isolated:
-                self._height = isolation.pass_rows(
-                    engine,
-                    self.losses,
-                    (inputs, targets),
-                    expected=self.divisor,
-                    asked=self.microbatch,
-                )
+                self._height = self._pass_rows((inputs, targets))
         return self._height
+
+    def _pass_rows(self, like: Fetched, asked: int | None = None) -> int:
+        """Rows in every isolated pass."""
+        return isolation.pass_rows(
+            self.engine,
+            self.losses,
+            like,
+            expected=self.divisor,
+            asked=asked or self.microbatch,
+        )
 
     def _sum(
         self, rows: Tensor, fetch: Fetch, units: Tensor | None, total: Sum
@@ -213,33 +220,46 @@ class PrivateStep:
         unclipped = 0.0
         if not len(rows):
             return unclipped
+        device = total.vector.device
         if self._height is None:
-            self.prepare(*batches.on(fetch(rows[:0]), total.vector.device))
+            self.prepare(*batches.on(fetch(rows[:0]), device))
         height = self._height or len(rows)
-        for chosen, there in batches.chunks(len(rows), units, height):
-            some = there.on(total.vector.device)
-            if some.rows <= height:
-                losses, missing = self._pass(fetch, rows[chosen])
-                counted = self.engine.add_to(total, losses, some.and_rows(missing))
-            else:  # one unit
-                passes = self._passes(fetch, rows[chosen], height)
-                counted = self.engine.add_unit(passes, total)
-            if self.moving is not None:
-                unclipped += halves(counted[: some.num])
+        todo = [
+            (there.on(device), torch.split(rows[chosen], height))
+            for chosen, there in self._chunks(len(rows), units, height)
+        ]
+        every = [piece for _, pieces in todo for piece in pieces]
+        with closing(self._loader.read(fetch, every)) as loaded:
+            for some, pieces in todo:
+                if len(pieces) == 1:
+                    losses, missing = self._pass(next(loaded))
+                    counted = self.engine.add_to(total, losses, some.and_rows(missing))
+                else:  # one unit
+                    passes = self._passes(loaded, pieces)
+                    counted = self.engine.add_unit(passes, total)
+                if self.moving is not None:
+                    unclipped += halves(counted[: some.num])
+                self._passed(total)
         return unclipped
 
+    def _chunks(self, num: int, units: Tensor | None, height: int) -> list[Chunk]:
+        """What this process computes of a batch."""
+        return batches.chunks(num, units, height)
+
+    def _passed(self, total: Sum) -> None:
+        """After each pass, and after each unit of several."""
+
     def _passes(
-        self, fetch: Fetch, rows: Tensor, height: int
+        self, loaded: Iterator[Fetched], pieces: Sequence[Tensor]
     ) -> Iterator[tuple[Callable[[], Tensor], int, int]]:
-        for some in torch.split(rows, height):
-            losses, missing = self._pass(fetch, some)
+        for some in pieces:
+            losses, missing = self._pass(next(loaded))
             yield losses, len(some) + missing, len(some)
 
-    def _pass(self, fetch: Fetch, rows: Tensor) -> tuple[Callable[[], Tensor], int]:
+    def _pass(self, fetched: Fetched) -> tuple[Callable[[], Tensor], int]:
         """The losses of these rows and of those filled in, and how many those are."""
-        missing = max(0, (self._height or 0) - len(rows))
-        device = self.engine.params[0].device
-        inputs, targets = batches.on(fetch(rows), device)
+        inputs, targets = fetched
+        missing = max(0, (self._height or 0) - batches.num_rows(inputs))
         losses = partial(
             self._losses,
             batches.filled(inputs, missing),
@@ -268,6 +288,7 @@ class PrivateStep:
     def close(self) -> None:
         """Forget the sum, stop watching the model and end the thread of the noise."""
         self._sums.clear()
+        self._loader.close()
         self._release.close()
         self.engine.close()
 
@@ -298,6 +319,9 @@ def make_private_step(
     isolated: bool = False,
     moving: MovingClip | None = None,
     autocast: torch.dtype | None = None,
+    ahead: bool = False,
+    checkpoint: bool = False,
+    kind: Callable[..., PrivateStep] = PrivateStep,
 ) -> PrivateStep:
     """A private training step for any model that can be trained privately.
 
@@ -322,6 +346,10 @@ def make_private_step(
             `clip_norm`, `noise_multiplier` and `divisor`. Needs `isolated`.
         autocast: What the model computes in, `torch.bfloat16` for instance; clipping
             stays in float32 and float64.
+        ahead: Fetch the next pass's rows while one computes.
+        checkpoint: Compute activations again instead of keeping them: less memory,
+            more time, the same result.
+        kind: Another kind of step, such as `SharedStep` with its shares.
 
     Raises:
         PlanError: GLD-P050 a number is out of range; GLD-P020, GLD-P024, GLD-P054 the
@@ -341,8 +369,16 @@ def make_private_step(
             fix="Pass isolated=True, or a fixed clip norm.",
         )
     choose = fastest if tune and not isolated else None
-    return PrivateStep(
-        BookKeeping(model, clip_norm, choose, isolated=isolated, autocast=autocast),
+    engine = BookKeeping(
+        model,
+        clip_norm,
+        choose,
+        isolated=isolated,
+        autocast=autocast,
+        checkpoint=checkpoint,
+    )
+    return kind(
+        engine,
         losses,
         optimizer,
         noise_multiplier=noise_multiplier,
@@ -350,6 +386,7 @@ def make_private_step(
         keys=keys or TurnKeys.from_os(),
         microbatch=microbatch,
         moving=moving,
+        ahead=ahead,
     )
 
 
@@ -361,15 +398,3 @@ def _check(name: str, value: float, low: float, high: float) -> None:
             why="Outside, the promise is empty or the arithmetic not bounded.",
             fix="Take the value from the study's plan.",
         )
-
-
-def _held(inputs: Inputs, targets: Any) -> tuple[Tensor, Fetch]:
-    """A batch in memory, as rows to fetch."""
-    every = torch.arange(batches.num_rows(inputs))
-
-    def fetch(rows: Tensor) -> tuple[Inputs, Any]:
-        if len(rows) == len(every) and rows.data_ptr() == every.data_ptr():
-            return inputs, targets  # all, in their order
-        return batches.take(inputs, rows), batches.take(targets, rows)
-
-    return every, fetch

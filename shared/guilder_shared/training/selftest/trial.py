@@ -75,7 +75,7 @@ class Setting:
         moving = self.study.training.adaptive_clip
         if moving is None:
             return self
-        still = moving.model_copy(update={"rate": 0.0})
+        still = moving.model_copy(update={"rate": 1e-300})  # exp of it is 1
         return self.with_schedule(adaptive_clip=still)
 
     def with_everybody_drawn(self) -> "Setting":

@@ -172,7 +172,10 @@ def test_the_self_test_alone_watches_steps() -> None:
     assert users == {
         "shared/guilder_shared/privacy/witness.py",
         "shared/guilder_shared/training/selftest/trial.py",
+        "shared/guilder_shared/training/worker.py",  # told to, by a self-test
     }
+    worker = ROOT / "shared/guilder_shared/training/worker.py"
+    assert "watching() if shares.watched else" in worker.read_text("utf-8")
 
 
 @pytest.mark.parametrize(
