@@ -4,9 +4,10 @@ import asyncio
 import base64
 import contextlib
 import gc
+import logging
 import random
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,14 @@ def mutated(good: bytes, chance: random.Random) -> bytes:
 def resident_bytes() -> int:
     gc.collect()
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """No log is kept: pytest would hold a record of each refusal in memory."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def spoil(decoder: str, num: int, seed: int) -> None:

@@ -180,3 +180,18 @@ def test_a_model_that_is_too_large_is_refused_by_its_length() -> None:
 def test_a_model_that_is_not_finite_is_refused(value: float) -> None:
     with pytest.raises(IntegrityError, match="'w' is not finite"):
         unpack(pack({"w": np.full((2, 3), value, np.float32)}), SHAPES)
+
+
+@pytest.mark.parametrize("shape", [b"(20,i, }", b"(20, (", b"(20,)\x00"])
+def test_a_spoilt_array_header_is_no_error_of_python(shape: bytes) -> None:
+    content = wire.encode_reply(REPLY)
+    array = content.array_records["model"]["bytes"]
+    start = array.data.index(b"(")
+    spoilt = array.data[:start] + shape + array.data[start + len(shape) :]
+    array = Array(array.dtype, array.shape, array.stype, spoilt)
+    content["model"] = ArrayRecord({"bytes": array})
+
+    with pytest.raises(IntegrityError) as caught:
+        wire.decode_reply(content)
+
+    assert caught.value.error_id == "GLD-I043"
