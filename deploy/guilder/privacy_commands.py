@@ -147,6 +147,10 @@ def verify(
         Path | None,
         typer.Option("--ledger", help="Also compare with an export of the ledger."),
     ] = None,
+    cross_check: Annotated[
+        bool,
+        typer.Option("--cross-check", help="Also ask two other accountants; seconds."),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object on stdout.")
     ] = False,
@@ -158,7 +162,9 @@ def verify(
     from guilder_shared import reports
 
     keys, officers = _keys(key, "--key"), _keys(officer, "--officer")
-    found = reports.verify_any(file, keys=keys, officers=officers, ledger=ledger)
+    found = reports.verify_any(
+        file, keys=keys, officers=officers, ledger=ledger, cross=cross_check
+    )
     typer.echo(json.dumps(found.to_json()) if as_json else found.to_text())
 
 

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from guilder_verifier.events import NEAR
-from guilder_verifier.figures import Rule
+from guilder_verifier.figures import PHRASES, Rule
 from guilder_verifier.finding import Finding
 
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
@@ -51,7 +51,9 @@ def _keeps(rule: Rule, claimed: Any) -> bool:
     if rule.kind == "texts":
         return isinstance(claimed, list) and all(isinstance(t, str) for t in claimed)
     if rule.kind == "text":
-        return isinstance(claimed, str) and _names(claimed, rule.numbers)
+        return isinstance(claimed, str)
+    if rule.kind == "sentence":
+        return isinstance(claimed, str) and _says(claimed, rule)
     if isinstance(claimed, bool) or not isinstance(claimed, (int, float)):
         return False
     if rule.kind == "near":
@@ -59,11 +61,12 @@ def _keeps(rule: Rule, claimed: Any) -> bool:
     return bool(claimed >= rule.value * (1 - NEAR))
 
 
-def _names(sentence: str, numbers: tuple[float, ...] | None) -> bool:
-    """Whether a sentence's figures are these, as far as it gives them."""
-    if numbers is None:
-        return True
+def _says(sentence: str, rule: Rule) -> bool:
+    """Whether a sentence's figures and phrases are these, however it is worded."""
     told = [float(number) for number in NUMBER.findall(sentence)]
-    return len(told) == len(numbers) and all(
-        math.isclose(one, other, rel_tol=NEAR) for one, other in zip(told, numbers)
+    numbers = rule.numbers or ()
+    return (
+        len(told) == len(numbers)
+        and all(math.isclose(a, b, rel_tol=NEAR) for a, b in zip(told, numbers))
+        and rule.phrases == {phrase for phrase in PHRASES if phrase in sentence}
     )

@@ -16,6 +16,7 @@ Steps = tuple[float, float, int, str]  # noise multiplier, sample rate, how many
 UNSAMPLED = ("gaussian", "laplace", "discrete-gaussian")
 LEAST_NOISE = 0.05
 MOST_STEPS = 10_000_000
+MOST_PARTS = 16
 DEEPEST = 4
 MOST_CASES = 16
 NEAR = 1e-5  # between two machines' arithmetic on the same event
@@ -87,6 +88,8 @@ def _cases(event: Any, count: int) -> list[list[Steps]]:
         return _cases(event["of"], count * whole(event["count"]))
     if kind == "parallel":
         demand_members(event, {"of"})
+        if not 2 <= len(event["of"]) <= MOST_PARTS:
+            raise ValueError("too few parts, or too many")
         return [case for part in event["of"] for case in _cases(part, count)]
     rate, step = 1.0, event
     if kind == "poisson-sampled":

@@ -21,6 +21,7 @@ ADJACENCY = {
     "person": "add or remove all rows of one person at this site",
     "site": "all rows of this site against none of them; that it takes part is public",
 }
+PHRASES = frozenset(["SIMULATED", "UNPROTECTED", *ADJACENCY.values()])
 Report = dict[str, Any]
 
 
@@ -32,11 +33,13 @@ class Rule:
         kind: "near" a value, "cost" of at least a value, "text", or "texts".
         value: The figure.
         numbers: That a sentence names, in this order; None: any.
+        phrases: Of `PHRASES`, those that it holds; no other.
     """
 
     kind: str
     value: float = 0.0
     numbers: tuple[float, ...] | None = None
+    phrases: frozenset[str] = frozenset()
 
 
 TEXT = Rule("text")
@@ -102,7 +105,7 @@ def _guarantee(grant: Grant) -> Report:
         "unit": body["unit"],
         "adjacency": ADJACENCY[body["unit"]],
         "mechanism": str(privacy.get("mechanism", "site-noise")),
-        "sampling": TEXT,
+        "sampling": _sampling(grant),
         "sample_rate": grant.part("training").get("sample_rate"),
         "clip_norm": privacy.get("clip_norm"),
         "noise_multiplier": body["meta"].get("plan", {}).get("noise_multiplier"),
@@ -112,7 +115,7 @@ def _guarantee(grant: Grant) -> Report:
         "simulated": grant.simulated,
         "against": TEXT,
         "scope": TEXT,
-        "sentence": Rule("text", numbers=() if epsilon is None else _both(body)),
+        "sentence": _sentence(grant),
     }
     if body["unit"] != "record":
         told["caveat"] = TEXT
@@ -126,8 +129,24 @@ def _guarantee(grant: Grant) -> Report:
     return told
 
 
-def _both(body: Report) -> tuple[float, ...]:
-    return (body["epsilon"], body["delta"])
+def _sentence(grant: Grant) -> Rule:
+    body = grant.body
+    named = (body["epsilon"], body["delta"]) if grant.protected else ()
+    phrases = {ADJACENCY[body["unit"]] if grant.protected else "UNPROTECTED"}
+    if grant.simulated:
+        phrases.add("SIMULATED")
+    return Rule("sentence", numbers=named, phrases=frozenset(phrases))
+
+
+def _sampling(grant: Grant) -> str:
+    """Whom a step looks at, in the words of docs/ledger.md."""
+    unit, always = grant.body["unit"], grant.part("training").get("sample_rate") == 1
+    if unit == "person":
+        who = "every person in every step" if always else "Poisson over persons"
+        return f"{who}, at most {grant.part('privacy').get('max_records')} rows of each"
+    if unit == "site":
+        return f"the whole site, {'in every step' if always else 'Poisson'}"
+    return "every row in every step" if always else "Poisson"
 
 
 def _curve(grant: Grant) -> list[Report]:
@@ -210,6 +229,7 @@ def _release(turn_no: int, turn: Report) -> Report:
         "sha256": turn["sha256"],
         "received": turn["received"] is not None,
         "given_up": turn["given_up"],
+        **({"measures": turn["measures"]} if turn.get("measures") else {}),
     }
 
 

@@ -176,6 +176,7 @@ ENTRIES: dict[str, dict[str, Holds]] = {
     },
     "close": {"grant_id": is_text, "num_spent": is_whole},
 }
+EXPIRING = ("rule", "approve", "excuse")
 HEADER: dict[str, Holds] = {
     "site": is_name,
     "serial": is_count,
@@ -245,5 +246,5 @@ def is_order(order: dict[str, Any], schema: str) -> bool:
         return False
     expires = order["expires"] is not None
     return all(holds(order[name]) for name, holds in members.items()) and (
-        kind in ("rule", "approve", "excuse") if expires else kind != "rule"
+        kind in EXPIRING if expires else kind != "rule"
     )

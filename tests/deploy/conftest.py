@@ -51,12 +51,10 @@ def chained(rows: Iterable[dict[str, Any]], key: SigningKey) -> list[Any]:
 
 def exported(rows: list[dict[str, Any]], key: SigningKey) -> bytes:
     """An export of these entries, signed."""
+    first = rows[0]["body"]
     end: dict[str, Any] = {
         "schema": SCHEMA,
-        "site": {
-            "name": rows[0]["body"]["site"],
-            "public_key": rows[0]["body"]["public_key"],
-        },
+        "site": {"name": first.get("site"), "public_key": first.get("public_key")},
         "num_entries": len(rows),
         "head": rows[-1]["hash"],
     }

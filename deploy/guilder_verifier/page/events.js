@@ -3,7 +3,7 @@
 // one, and the answer says so.
 "use strict";
 
-const LEAST_NOISE = 0.05, MOST_NOISE = 1e6, MOST_STEPS = 1e7, MOST_LEVELS = 4;
+const LEAST_NOISE = 0.05, MOST_NOISE = 1e6, MOST_STEPS = 1e7, MOST_LEVELS = 4, MOST_PARTS = 16;
 const MOST_RENYI = 1e6; // nats charged where the divergence is larger: above any capacity
 const NEAR = 1e-5; // between two machines' arithmetic on the same event
 
@@ -35,6 +35,7 @@ function casesOf(event, count = 1) {
   }
   if (event.event === "parallel") {
     demand(hasExactly(event, ["event", "of"]) && Array.isArray(event.of));
+    demand(event.of.length >= 2 && event.of.length <= MOST_PARTS);
     return event.of.flatMap((part) => casesOf(part, count));
   }
   let rate = 1, step = event;

@@ -10,9 +10,11 @@ const ADJACENCY = {
   site: "all rows of this site against none of them; that it takes part is public",
 };
 
+const PHRASES = ["SIMULATED", "UNPROTECTED", ...Object.values(ADJACENCY)];
+
 class Rule {
-  constructor(kind, value = 0, numbers = null) {
-    Object.assign(this, { kind, value, numbers });
+  constructor(kind, value = 0, numbers = [], phrases = []) {
+    Object.assign(this, { kind, value, numbers, phrases });
   }
 }
 
@@ -61,22 +63,22 @@ function studyOf(book, grant) {
     releases: [...grant.turns].map(([turnNo, turn]) => ({
       turn_no: turnNo, charged_at: turn.chargedAt, started: turn.attempt, sealed_at: turn.sealedAt,
       sha256: turn.sha256, received: turn.received !== null, given_up: turn.isGivenUp,
+      ...(turn.measures > 0 ? { measures: turn.measures } : {}),
     })),
   };
 }
 
 function guaranteeOf(grant) {
   const { body } = grant, privacy = grant.part("privacy");
-  const numbers = body.protected ? [body.epsilon, body.delta] : [];
   const told = {
     unit: body.unit, adjacency: ADJACENCY[body.unit],
-    mechanism: String(own(privacy, "mechanism") ?? "site-noise"), sampling: TEXT,
+    mechanism: String(own(privacy, "mechanism") ?? "site-noise"), sampling: samplingOf(grant),
     sample_rate: own(grant.part("training"), "sample_rate") ?? null,
     clip_norm: own(privacy, "clip_norm") ?? null,
     noise_multiplier: own(own(body.meta, "plan") ?? {}, "noise_multiplier") ?? null,
     delta: body.delta, epsilon: body.protected ? body.epsilon : null,
     protected: body.protected, simulated: grant.isSimulated,
-    against: TEXT, scope: TEXT, sentence: new Rule("text", 0, numbers),
+    against: TEXT, scope: TEXT, sentence: sentenceOf(grant),
   };
   if (body.unit !== "record") told.caveat = TEXT;
   const sites = own(privacy, "max_sites_per_person") ?? null;
@@ -85,6 +87,23 @@ function guaranteeOf(grant) {
     told.across_sites = { max_sites: sites, epsilon: sites * body.epsilon, delta: sites * body.delta };
   }
   return told;
+}
+
+function sentenceOf({ body, isSimulated }) {
+  const phrases = [body.protected ? ADJACENCY[body.unit] : "UNPROTECTED"];
+  if (isSimulated) phrases.push("SIMULATED");
+  return new Rule("sentence", 0, body.protected ? [body.epsilon, body.delta] : [], phrases);
+}
+
+/** Whom a step looks at, in the words of docs/ledger.md. */
+function samplingOf(grant) {
+  const { unit } = grant.body, always = own(grant.part("training"), "sample_rate") === 1;
+  if (unit === "person") {
+    const who = always ? "every person in every step" : "Poisson over persons";
+    return `${who}, at most ${own(grant.part("privacy"), "max_records") ?? "None"} rows of each`;
+  }
+  if (unit === "site") return `the whole site, ${always ? "in every step" : "Poisson"}`;
+  return always ? "every row in every step" : "Poisson";
 }
 
 function curveOf(grant) {
@@ -177,7 +196,8 @@ function compareFigures(truth, claimed, where = "report") {
 
 function keeps(rule, claimed) {
   if (rule.kind === "texts") return Array.isArray(claimed) && claimed.every(isText);
-  if (rule.kind === "text") return isText(claimed) && names(claimed, rule.numbers);
+  if (rule.kind === "text") return isText(claimed);
+  if (rule.kind === "sentence") return isText(claimed) && says(claimed, rule);
   if (!isNumber(claimed)) return false;
   return rule.kind === "near" ? isNear(claimed, rule.value) : claimed >= rule.value * (1 - NEAR);
 }
@@ -186,9 +206,9 @@ function isNear(one, other) {
   return Math.abs(one - other) <= NEAR * Math.max(Math.abs(one), Math.abs(other));
 }
 
-/** Whether a sentence's figures are these, as far as it gives them. */
-function names(sentence, numbers) {
-  if (numbers === null) return true;
+/** Whether a sentence's figures and phrases are these, however it is worded. */
+function says(sentence, { numbers, phrases }) {
   const told = (sentence.match(/[0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?/g) ?? []).map(Number);
-  return told.length === numbers.length && told.every((number, at) => isNear(number, numbers[at]));
+  return told.length === numbers.length && told.every((number, at) => isNear(number, numbers[at])) &&
+    PHRASES.every((phrase) => sentence.includes(phrase) === phrases.includes(phrase));
 }

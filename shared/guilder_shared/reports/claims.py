@@ -17,6 +17,7 @@ from guilder_shared.privacy import accounting
 from guilder_shared.privacy.ledger.book import Book
 from guilder_shared.privacy.ledger.filters import MOST_RENYI, ORDERS
 from guilder_shared.privacy.ledger.grants import Grant, asked_by
+from guilder_shared.reports import words
 from guilder_shared.reports.build import Report, compose
 from guilder_shared.study import Study
 
@@ -62,7 +63,8 @@ def check(book: Book, rows: list[Report], claimed: Report | None = None) -> Repo
 def compare(true: Any, claimed: Any, where: str = "report") -> None:
     """Raise unless both are equal: `INEXACT` numbers nearly, sentences in numbers.
 
-    A later Guilder may word a sentence better, but never with other figures.
+    A later Guilder may word a sentence better, but never with other figures or
+    another adjacency, and it calls the same studies unprotected or simulated.
     """
     name = where.rpartition(".")[2]
     if true is claimed:
@@ -96,8 +98,14 @@ def compare(true: Any, claimed: Any, where: str = "report") -> None:
 def _compare_wording(true: Any, claimed: Any, where: str) -> None:
     if type(true) is not type(claimed):
         raise disagrees(where)
+    if isinstance(claimed, list) and not all(isinstance(t, str) for t in claimed):
+        raise disagrees(where)
     if where.endswith(".sentence") and _figures(true) != _figures(claimed):
         raise disagrees(where)
+    if where.endswith(".sentence"):
+        for phrase in ("SIMULATED", "UNPROTECTED", *words.ADJACENCY.values()):
+            if (phrase in true) != (phrase in claimed):
+                raise disagrees(where)
 
 
 def _figures(sentence: str) -> list[str]:

@@ -9,7 +9,7 @@ alone, over as many sites as the study says one person can be at.
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from guilder_shared.messages import sha256
 from guilder_shared.reports import claims, files
 from guilder_shared.reports.approvals import fingerprint
 from guilder_shared.reports.build import SCHEMA as REPORT
+from guilder_shared.reports.crosscheck import cross_check
 from guilder_shared.reports.marks import code, number, table, text
 from guilder_shared.reports.page import STYLE
 from guilder_shared.reports.texts import Texts
@@ -85,6 +86,7 @@ def verify_any(
     keys: Collection[str] = (),
     officers: Collection[str] = (),
     ledger: Path | None = None,
+    cross: bool = False,
 ) -> Verification | VerifiedSites:
     """Check a report, an export or a consortium's report.
 
@@ -93,6 +95,7 @@ def verify_any(
         keys: Sites' public keys as the reader knows them: every site's must be there.
         officers: Officers' keys that ledgers began with, likewise.
         ledger: As `verify`; of one site, so not with a consortium's report (GLD-I094).
+        cross: As `verify`.
 
     Raises:
         IntegrityError: As `verify`, for the first report that is not sound; two are of
@@ -101,7 +104,7 @@ def verify_any(
     """
     raw = files.load(path)
     if not raw.startswith(BEGINS):
-        return verify(path, keys=keys, officers=officers, ledger=ledger)
+        return verify(path, keys=keys, officers=officers, ledger=ledger, cross=cross)
     if ledger is not None:
         raise IntegrityError(
             "GLD-I094",
@@ -116,7 +119,9 @@ def verify_any(
         signed = files.read(each, keys)
         if signed.schema != REPORT:
             raise files.no_file("a report in it is none")
-        told.append(verification(signed, check(signed, officers), keys, officers))
+        true = check(signed, officers)
+        site = verification(signed, true, keys, officers)
+        told.append(replace(site, accountants=cross_check(true)) if cross else site)
         found.append((report, each))
     claims.compare(_table(found), table)
     return VerifiedSites(tuple(told))

@@ -6,7 +6,7 @@ signed it. Loads no torch, opens no connection.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from guilder_shared.privacy.ledger.book import Book
 from guilder_shared.reports import claims, files, shapes, words
 from guilder_shared.reports.approvals import fingerprint
 from guilder_shared.reports.build import SCHEMA, Report, row
+from guilder_shared.reports.crosscheck import Accountants, cross_check
 from guilder_shared.reports.files import SignedFile
 
 
@@ -62,6 +63,7 @@ class Verification:
         as_of: Time of the newest entry.
         num_entries: In the ledger.
         studies: All of them, oldest first.
+        accountants: What three of them say of each study; empty unless asked for.
     """
 
     schema: str
@@ -73,6 +75,7 @@ class Verification:
     as_of: str
     num_entries: int
     studies: tuple[VerifiedStudy, ...]
+    accountants: tuple[Accountants, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -92,7 +95,8 @@ class Verification:
         ]
         if not self.key_confirmed:
             lines.append("compare this key with the one the site gave you")
-        return "\n".join([*lines, *(_line(study) for study in self.studies)])
+        lines += [_line(study) for study in self.studies]
+        return "\n".join([*lines, *(each.to_text() for each in self.accountants)])
 
 
 def verify(
@@ -102,6 +106,7 @@ def verify(
     ledger: Path | None = None,
     keys: Collection[str] = (),
     officers: Collection[str] = (),
+    cross: bool = False,
 ) -> Verification:
     """Check everything a report claims; about one second a distinct study.
 
@@ -118,13 +123,15 @@ def verify(
         keys: Several sites' keys, of which this site's must be one.
         officers: Officers' keys as the reader knows them; the one that the ledger
             began with must be one of them. Later ones follow from it, signed.
+        cross: Also ask two other accountants (`crosscheck.py`).
 
     Raises:
         IntegrityError: The file is not as Guilder wrote it (as `files.read`); an entry
             cannot be (GLD-I007, GLD-I060, GLD-I061); a figure does not follow
             (GLD-I013, GLD-I091) or events cost more than was accepted (GLD-I014); the
             ledger is another one (GLD-I073) or does not hold these entries
-            (GLD-I074); the officer is another one (GLD-I092).
+            (GLD-I074); the officer is another one (GLD-I092); accountants disagree
+            (GLD-I095).
     """
     keys = keys if public_key is None else (public_key,)
     signed = files.read(files.load(path), keys)
@@ -133,7 +140,8 @@ def verify(
         other = files.read(files.load(ledger), keys)
         _compare(signed, other)
         replay(other.entries)
-    return verification(signed, found, keys, officers, ledger is not None)
+    told = verification(signed, found, keys, officers, ledger is not None)
+    return replace(told, accountants=cross_check(found)) if cross else told
 
 
 def check(signed: SignedFile, officers: Collection[str] = ()) -> Report:

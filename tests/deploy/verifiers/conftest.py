@@ -107,6 +107,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
             officer.withdraw("old"),
             officer.excuse("https://gone"),
             officer.excuse("https://away", days=2),
+            officer.approve("f" * 64, "other", epsilon=1.0, delta=1e-6),
             lost,
         ):
             ledger.admit(order)

@@ -187,6 +187,19 @@ MADE: dict[str, tuple[str, Callable[[Files], Asked]]] = {
             )
         ),
     ),
+    "a sentence that no longer says unprotected": (
+        "GLD-I013",
+        lambda f: f.signed(put("Well kept.", "studies", 2, "guarantee", "sentence")),
+    ),
+    "a sentence with another adjacency": (
+        "GLD-I013",
+        lambda f: f.signed(
+            lambda r: r["studies"][0]["guarantee"].__setitem__(
+                "sentence",
+                r["studies"][3]["guarantee"]["sentence"],
+            )
+        ),
+    ),
     "figures lower than their events": (
         "GLD-I013",
         lambda f: f.signed(put(0.5, "studies", 0, "totals", "recomputed_epsilon")),
