@@ -87,11 +87,10 @@ def _study_line(study: Answer) -> str:
     turns = f"{study['num_turns_spent']} of {study['num_turns']} turns spent"
     if not study["protected"]:
         return f"study {study['name']}: UNPROTECTED; {turns}"
-    note = "" if study["renyi_recomputed"] else "; its event was not recomputed here"
     stamp = " SIMULATED: NO GUARANTEE" if study["simulated"] else ""
     return (
         f"study {study['name']}: epsilon {study['epsilon']:g} at delta "
-        f"{study['delta']:g}, unit {study['unit']}; {turns}{note}{stamp}"
+        f"{study['delta']:g}, unit {study['unit']}; {turns}{stamp}"
     )
 
 

@@ -108,10 +108,20 @@ class Budget:
     in_force: bool = True
     gap: Taken = field(default_factory=_nothing)
     gap_times: list[tuple[int, Fraction]] = field(default_factory=list)
+    known: Taken | None = None
 
     def total(self) -> Taken:
-        """What all its grants take, and what was charged for lost entries."""
-        return self.gap.plus(sum_of(self.grants.values()))
+        """What all its grants take, and what was charged for lost entries.
+
+        Kept until `forget`: no turn changes what an open grant takes.
+        """
+        if self.known is None:
+            self.known = self.gap.plus(sum_of(self.grants.values()))
+        return self.known
+
+    def forget(self) -> None:
+        """Add up anew: a grant came or closed, or something was lost."""
+        self.known = None
 
     def charge_gap(self, epsilon: float, delta: float, time: int) -> None:
         """Charge lost entries: their events are unknown, so no Renyi filter holds."""

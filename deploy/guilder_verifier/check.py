@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from guilder_verifier import consortium, events
+from guilder_verifier import consortium
 from guilder_verifier.budgets import totals
 from guilder_verifier.compare import compare, differs
 from guilder_verifier.figures import costs_too_much, figures
@@ -137,11 +137,6 @@ def _budget(budget: Any) -> Answer:
 
 def _study(grant: Any) -> Answer:
     body = grant.body
-    try:
-        events.cost(body["turn_event"])
-        is_recomputed = True
-    except events.UnknownEventError:
-        is_recomputed = False
     return {
         "name": body["study_name"],
         "digest": body["study_digest"],
@@ -152,5 +147,4 @@ def _study(grant: Any) -> Answer:
         "delta": body["delta"],
         "num_turns": body["num_turns"],
         "num_turns_spent": len(grant.turns),
-        "renyi_recomputed": is_recomputed,
     }

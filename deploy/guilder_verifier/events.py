@@ -1,7 +1,6 @@
 """What a charged mechanism costs at each Rényi order, from its event alone.
 
-An event of a kind that is not known here is no fault: its cost is then the signed one,
-and the answer says that it was not computed anew.
+An event of a kind that is not documented is refused: nobody could say what it costs.
 """
 
 from __future__ import annotations
@@ -21,10 +20,6 @@ DEEPEST = 4
 MOST_CASES = 16
 NEAR = 1e-5  # between two machines' arithmetic on the same event
 MOST = 1e6  # charged where the divergence is larger: above any capacity
-
-
-class UnknownEventError(Exception):
-    """An event of a kind that this verifier cannot compute."""
 
 
 def is_protected(event: Any) -> bool:
@@ -55,52 +50,44 @@ def cost(event: Any) -> Cost:
     """Rényi divergence of one turn at each of `renyi.ORDERS`.
 
     Raises:
-        UnknownEventError: Its kind is not one of the Gaussian's.
-        ValueError: Its numbers cannot be.
+        ValueError: It is no event, or its numbers cannot be.
     """
     told = dict.fromkeys(renyi.ORDERS, 0.0)
-    for steps in cases(event, strict=True):
+    for steps in cases(event):
         for order in renyi.ORDERS:
             parts = (n * renyi.divergence(order, z, q, kind) for z, q, n, kind in steps)
             told[order] = max(told[order], sum(parts))
     return told
 
 
-def cases(event: Any, strict: bool = False) -> list[list[Steps]]:
-    """What one unit may meet: of each case its steps; none where a kind is unknown.
+def cases(event: Any, count: int = 1) -> list[list[Steps]]:
+    """What one unit may meet: of each case its steps; none of what is unprotected.
 
     Raises:
-        UnknownEventError: A kind is not known here; if `strict`.
-        ValueError: Its numbers cannot be.
+        ValueError: It is no event of a documented kind, or its numbers cannot be.
     """
-    try:
-        return _cases(event, 1)
-    except UnknownEventError:
-        if strict:
-            raise
-        return []
-
-
-def _cases(event: Any, count: int) -> list[list[Steps]]:
     kind = event["event"]
+    if kind == "none-protected":
+        demand_members(event, set())
+        return []
     if kind == "self-composed":
         demand_members(event, {"count", "of"})
-        return _cases(event["of"], count * whole(event["count"]))
+        return cases(event["of"], count * whole(event["count"]))
     if kind == "parallel":
         demand_members(event, {"of"})
         if not 2 <= len(event["of"]) <= MOST_PARTS:
             raise ValueError("too few parts, or too many")
-        return [case for part in event["of"] for case in _cases(part, count)]
+        return [case for part in event["of"] for case in cases(part, count)]
     rate, step = 1.0, event
     if kind == "poisson-sampled":
         demand_members(event, {"sampling_probability", "of"})
         rate, step = number(event["sampling_probability"], 1.1), event["of"]
     known = UNSAMPLED if step is event else ("gaussian",)
-    if step["event"] not in known:
-        raise UnknownEventError
     demand_members(step, {"noise_multiplier"})
     noise = number(step["noise_multiplier"], MOST)
-    if noise < LEAST_NOISE or rate > 1 or count > MOST_STEPS:
+    if step["event"] not in known or noise < LEAST_NOISE:
+        raise ValueError("a mechanism that is not accounted")
+    if rate > 1 or count > MOST_STEPS:
         raise ValueError("a mechanism that is not accounted")
     return [[(noise, rate, count, step["event"])]]
 
@@ -111,13 +98,9 @@ def demand_members(event: dict[str, Any], members: set[str]) -> None:
         raise ValueError("an event with a member too many or too few")
 
 
-def is_charged_enough(event: Any, charged: Cost) -> bool | None:
-    """Whether a turn was charged what its event costs; None: not computed here."""
-    try:
-        true = cost(event)
-    except UnknownEventError:
-        return None
-    least = {order: min(part, MOST) * (1 - NEAR) for order, part in true.items()}
+def is_charged_enough(event: Any, charged: Cost) -> bool:
+    """Whether a turn was charged what its event costs."""
+    least = {order: min(part, MOST) * (1 - NEAR) for order, part in cost(event).items()}
     return all(charged[order] >= part for order, part in least.items())
 
 

@@ -19,6 +19,8 @@ from guilder_verifier.renyi import ORDERS
 from guilder_verifier.shapes import is_entry
 
 NUM_REPEATS = 3
+LEAST_SLACK = 1e-3
+PLAN = {"noise_multiplier", "num_turns", "sensitivity_slack"}
 WITNESS = {"server_key", "head_no", "commitment", "signature"}
 CANNOT_BE = (KeyError, TypeError, ValueError, AttributeError, ArithmeticError)
 Body = dict[str, Any]
@@ -62,6 +64,9 @@ class Replay:
             demand(is_entry(entry.kind, body) and body["time"] >= self.time)
             learn = getattr(self, "_" + entry.kind.replace("-", "_") + "_entry")
             learn(entry, body)
+            if entry.kind in ("order", "reserve", "close"):
+                for budget in self.budgets.values():
+                    budget.forget()
         except CANNOT_BE:
             raise Finding(
                 "GLD-I007",
@@ -230,17 +235,20 @@ def _grant(body: Body) -> Grant:
     event = body["turn_event"]
     renyi = {order: float(body["renyi"][str(order)]) for order in ORDERS}
     demand(body["protected"] is events.is_protected(event))
+    events.cases(event)
     return Grant(body, body["protected"], renyi)
 
 
 def _check_charge(grant: Grant) -> None:
     name, text = grant.body["study_name"], grant.body["meta"].get("study")
     try:
-        enough = events.is_charged_enough(grant.body["turn_event"], grant.renyi)
+        enough = not grant.protected or events.is_charged_enough(
+            grant.body["turn_event"], grant.renyi
+        )
         is_asked = text is None or _is_asked(grant)
     except CANNOT_BE:
         enough = is_asked = False
-    if grant.protected and enough is False:
+    if not enough:
         raise Finding("GLD-I013", f"study {name!r} was charged less than it costs")
     if not is_asked:
         raise Finding("GLD-I013", f"study {name!r} is not the one accepted")
@@ -262,4 +270,32 @@ def _is_asked(grant: Grant) -> bool:
     )
     names = ("dataset", "recipe", "unit", "epsilon", "delta", "cohort", "protected")
     promised = tuple(body[name] for name in names)
-    return digest == body["study_digest"] and asked == promised
+    is_promised = asked == promised and _planned_event(grant) == body["turn_event"]
+    return digest == body["study_digest"] and is_promised
+
+
+def _planned_event(grant: Grant) -> Body:
+    """The event of a turn that the study and its plan make."""
+    plan, training = grant.body["meta"]["plan"], grant.part("training")
+    demand(PLAN <= plan.keys() <= PLAN | {"measuring_noise"})
+    demand(plan["num_turns"] == grant.body["num_turns"])
+    if plan["noise_multiplier"] is None:
+        return {"event": "none-protected"}
+    slack = max(plan["sensitivity_slack"], LEAST_SLACK)
+    step: Body = {
+        "event": "gaussian",
+        "noise_multiplier": plan["noise_multiplier"] / (1 + slack),
+    }
+    if training["sample_rate"] != 1:
+        rate = training["sample_rate"]
+        step = {"event": "poisson-sampled", "sampling_probability": rate, "of": step}
+    steps = _times(training["local_steps"], step)
+    measured = plan.get("measuring_noise")
+    if measured is None:
+        return steps
+    last = _times(1, {"event": "gaussian", "noise_multiplier": measured})
+    return {"event": "parallel", "of": [steps, last]}
+
+
+def _times(count: int, event: Body) -> Body:
+    return {"event": "self-composed", "count": count, "of": event}

@@ -59,10 +59,18 @@ class Budget {
     this.isInForce = true;
     this.gap = noCost();
     this.losses = []; // [time in seconds, epsilon]
+    this.known = null;
   }
 
+  /** Kept until `forget`: no turn changes what an open grant takes. */
   total() {
-    return bothCosts(this.gap, sumOf([...this.grants.values()]));
+    this.known ??= bothCosts(this.gap, sumOf([...this.grants.values()]));
+    return this.known;
+  }
+
+  /** Add up anew: a grant came or closed, or something was lost. */
+  forget() {
+    this.known = null;
   }
 
   /** Charge lost entries: their events are unknown, so no Rényi filter holds them. */

@@ -85,7 +85,6 @@ function studyLine(grant) {
     name: body.study_name, digest: body.study_digest, unit: body.unit, protected: body.protected,
     simulated: grant.isSimulated, epsilon: body.protected ? body.epsilon : null, delta: body.delta,
     num_turns: body.num_turns, num_turns_spent: grant.turns.size,
-    renyi_recomputed: !body.protected || knownCases(body.turn_event).length > 0,
     at_least: body.protected ? leastOf(grant, body.num_turns, body.delta) : null,
   };
 }

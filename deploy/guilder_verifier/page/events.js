@@ -1,13 +1,10 @@
 // Mechanisms as data: what one unit may meet, and what each order charges for it.
-// An event of a kind that is not known here is no fault: its cost is then the signed
-// one, and the answer says so.
+// An event of a kind that is not documented is refused: nobody could say what it costs.
 "use strict";
 
 const LEAST_NOISE = 0.05, MOST_NOISE = 1e6, MOST_STEPS = 1e7, MOST_LEVELS = 4, MOST_PARTS = 16;
 const MOST_RENYI = 1e6; // nats charged where the divergence is larger: above any capacity
 const NEAR = 1e-5; // between two machines' arithmetic on the same event
-
-class UnknownEvent extends Error {}
 
 const isCount = (value) => Number.isSafeInteger(value) && value >= 1;
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
@@ -29,6 +26,10 @@ const UNSAMPLED = ["gaussian", "laplace", "discrete-gaussian"];
 /** What one unit may meet: of each case its steps [noise, rate, how many, kind]. */
 function casesOf(event, count = 1) {
   demand(isObject(event));
+  if (event.event === "none-protected") {
+    demand(hasExactly(event, ["event"]));
+    return [];
+  }
   if (event.event === "self-composed") {
     demand(hasExactly(event, ["event", "count", "of"]) && isCount(event.count));
     return casesOf(event.of, count * event.count);
@@ -44,27 +45,17 @@ function casesOf(event, count = 1) {
     rate = event.sampling_probability;
     step = event.of;
   }
-  demand(isObject(step));
-  if (!(step === event ? UNSAMPLED : ["gaussian"]).includes(step.event)) throw new UnknownEvent();
+  const known = step === event ? UNSAMPLED : ["gaussian"];
+  demand(hasExactly(step, ["event", "noise_multiplier"]) && known.includes(step.event));
   const noise = step.noise_multiplier;
-  demand(hasExactly(step, ["event", "noise_multiplier"]) && isBelow(MOST_NOISE)(noise) && noise >= LEAST_NOISE);
+  demand(isBelow(MOST_NOISE)(noise) && noise >= LEAST_NOISE);
   demand(isBelow(1.1)(rate) && rate <= 1 && count <= MOST_STEPS);
   return [[[noise, rate, count, step.event]]];
 }
 
-/** As `casesOf`; none where a kind is unknown. */
-function knownCases(event) {
-  try {
-    return casesOf(event);
-  } catch (error) {
-    if (error instanceof UnknownEvent) return [];
-    throw error;
-  }
-}
-
 /** Whether a turn was charged, order by order, what its event costs. */
 function isChargedEnough(event, charged) {
-  return ORDERS.every((order) => knownCases(event).every((steps) => {
+  return ORDERS.every((order) => casesOf(event).every((steps) => {
     const cost = steps.reduce((sum, [noise, rate, n, kind]) => sum + n * divergence(order, noise, rate, kind), 0);
     return charged.get(order) >= Math.min(cost, MOST_RENYI) * (1 - NEAR);
   }));

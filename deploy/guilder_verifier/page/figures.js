@@ -46,7 +46,7 @@ function costsTooMuch(grant) {
 /** The most that one of the units an event may meet is sure to pay. */
 function leastOf(grant, numTurns, delta) {
   const isGaussian = (steps) => steps.every(([, , , kind]) => kind === "gaussian");
-  const floors = knownCases(grant.body.turn_event).filter(isGaussian).map(
+  const floors = casesOf(grant.body.turn_event).filter(isGaussian).map(
     (steps) => floorOf(steps.map(([noise, rate, n]) => [noise, rate, n * numTurns]), delta));
   return Math.max(0, ...floors);
 }

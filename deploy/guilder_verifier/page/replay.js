@@ -2,7 +2,8 @@
 // Written from docs/ledger.md, "Rules that a reader can check".
 "use strict";
 
-const FORMAT = 2, NUM_REPEATS = 3;
+const FORMAT = 2, NUM_REPEATS = 3, LEAST_SLACK = 1e-3;
+const PLAN = ["noise_multiplier", "num_turns", "sensitivity_slack"];
 
 class Replay {
   constructor() {
@@ -26,6 +27,9 @@ class Replay {
       demandEntry(entry.kind, body);
       demand(body.time >= this.time);
       LEARN.get(entry.kind)(this, body, entry);
+      if (["order", "reserve", "close"].includes(entry.kind)) {
+        for (const budget of this.budgets.values()) budget.forget();
+      }
       this.time = body.time;
     } catch (error) {
       if (error instanceof Finding) throw error;
@@ -135,6 +139,7 @@ function acknowledge(book, order, time) {
 
 function learnReserve(book, body) {
   demand(body.protected === isProtected(body.turn_event));
+  casesOf(body.turn_event);
   const grant = new Grant(body), run = canonical([body.server, body.run_id, body.study_digest]);
   demand(!book.grants.has(body.grant_id) && !book.runs.has(run));
   demand(book.orders.permits(body.approval, body));
@@ -220,5 +225,25 @@ function isAsked(grant) {
     grant.part("aggregation").min_sites, privacy.mechanism !== "none",
   ];
   const promised = ["dataset", "recipe", "unit", "epsilon", "delta", "cohort", "protected"].map((name) => body[name]);
-  return hexOf(sha256(bytesOf(text))) === body.study_digest && asked.every((part, at) => part === promised[at]);
+  return hexOf(sha256(bytesOf(text))) === body.study_digest &&
+    asked.every((part, at) => part === promised[at]) && same(plannedEvent(grant), body.turn_event);
+}
+
+/** The event of a turn that the study and its plan make. */
+function plannedEvent(grant) {
+  const { plan } = grant.body.meta, training = grant.part("training");
+  const { noise_multiplier: noise, num_turns: numTurns, sensitivity_slack: slack } = plan;
+  const measured = own(plan, "measuring_noise");
+  demand(hasExactly(plan, [...PLAN, ...(measured === undefined ? [] : ["measuring_noise"])]));
+  demand(numTurns === grant.body.num_turns);
+  if (noise === null) return { event: "none-protected" };
+  demand(isNumber(noise) && isNumber(slack));
+  let step = { event: "gaussian", noise_multiplier: noise / (1 + Math.max(slack, LEAST_SLACK)) };
+  if (training.sample_rate !== 1) {
+    step = { event: "poisson-sampled", sampling_probability: training.sample_rate, of: step };
+  }
+  const times = (count, of) => ({ event: "self-composed", count, of });
+  const steps = times(training.local_steps, step);
+  if ((measured ?? null) === null) return steps;
+  return { event: "parallel", of: [steps, times(1, { event: "gaussian", noise_multiplier: measured })] };
 }

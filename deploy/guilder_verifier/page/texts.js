@@ -52,7 +52,6 @@ const TEXTS = {
   site_unit: ["all rows of this site", "本机构的全部记录"],
   unprotected: ["UNPROTECTED: no noise was added", "未受保护：未添加噪声"],
   simulated: ["SIMULATED: NO GUARANTEE", "模拟：无任何保证"],
-  not_recomputed: ["event of a kind not computed here", "此类事件在此无法计算"],
   limits: ["What this page does not show", "本页不能说明的事项"],
 };
 

@@ -151,12 +151,13 @@ def _check_study(grant: Grant) -> None:
         raise disagrees(f"the digest of {where}")
     try:
         study = Study.from_canonical(str(text).encode())
-        event = accounting.turn_event(study, Plan(**grant.meta["plan"]))
+        plan = Plan(**grant.meta["plan"])
+        event = accounting.turn_event(study, plan)
     except (GuilderError, KeyError, ValueError, TypeError):
         raise disagrees(f"the plan of {where}") from None
     if asked_by(study) != grant.asked():
         raise disagrees(f"the promise of {where}")
-    if event != grant.turn_event:
+    if event != grant.turn_event or plan.num_turns != grant.num_turns:
         raise disagrees(f"the event of {where}")
 
 

@@ -218,7 +218,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-def change(row: Any, chance: random.Random, made: Files) -> None:
+def change(row: Any, chance: random.Random, made: Files) -> Any:
     """One member of a body becomes something else, or goes; an order is signed anew."""
     import rfc8785
 
@@ -230,10 +230,12 @@ def change(row: Any, chance: random.Random, made: Files) -> None:
         del part[last]
     else:
         part[last] = chance.choice(VALUES)
+    told = (*way, last, part.get(last) if isinstance(part, dict) else part[last])
     order = row["body"].get("order")
     if row["kind"] == "order" and isinstance(order, dict) and chance.random() < 0.8:
         signed = b"guilder-order-1\n" + rfc8785.dumps(order)
         row["body"]["signature"] = made.officer.sign(signed).hex()
+    return told
 
 
 def disagreements(made: Files, verdicts: Verdicts, seed: int, num: int) -> list[Any]:
@@ -241,11 +243,11 @@ def disagreements(made: Files, verdicts: Verdicts, seed: int, num: int) -> list[
     for _ in range(num):
         rows = made.forge.rows(made.ledger)
         row = chance.choice(rows)
-        change(row, chance, made)
+        told = change(row, chance, made)
         raw = made.forge.export(made.forge.chain(rows, made.key), made.key)
         ids = verdicts(raw)
         if len(ids) > 1:
-            found.append((row["kind"], ids, row["body"]))
+            found.append((row["kind"], told, ids))
     return found
 
 
@@ -268,6 +270,7 @@ def test_whatever_a_dishonest_site_signs_gets_one_verdict_many_times(
 
 
 # A later Guilder may say these better; the sentence's figures are another test's.
+LOSSES = ("recomputed_epsilon", "composed", "epsilon")
 WORDINGS = ("against", "scope", "covers", "caveat", "signature")
 
 
@@ -289,6 +292,8 @@ def test_whatever_a_dishonest_site_claims_is_found(
         for step in place[:-1]:
             part = part[step]
         old, new = part[place[-1]], chance.choice(VALUES)
+        if place[-1] in LOSSES and place[-2] in ("totals", "prefix", *range(12)):
+            new = old and 0.3 * old  # a figure that is too high flatters nobody
         if new == old and type(new) is type(old):
             continue
         part[place[-1]] = new
