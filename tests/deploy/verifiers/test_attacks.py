@@ -292,8 +292,9 @@ def test_whatever_a_dishonest_site_claims_is_found(
         for step in place[:-1]:
             part = part[step]
         old, new = part[place[-1]], chance.choice(VALUES)
-        if place[-1] in LOSSES and place[-2] in ("totals", "prefix", *range(12)):
-            new = old and 0.3 * old  # a figure that is too high flatters nobody
+        is_loss = place[-1] in LOSSES and isinstance(old, float)
+        if is_loss and place[-2] in ("totals", "prefix", *range(12)):
+            new = 0.3 * old  # a figure that is too high flatters nobody
         if new == old and type(new) is type(old):
             continue
         part[place[-1]] = new
