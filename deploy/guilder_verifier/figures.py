@@ -229,7 +229,6 @@ def _release(turn_no: int, turn: Report) -> Report:
         "sha256": turn["sha256"],
         "received": turn["received"] is not None,
         "given_up": turn["given_up"],
-        **({"measures": turn["measures"]} if turn.get("measures") else {}),
     }
 
 

@@ -173,7 +173,7 @@ class Replay:
         turn.update(done=True, sha256=str(body["sha256"]), sealed_at=body["time"])
 
     def _give_up_entry(self, _: Entry, body: Body) -> None:
-        self._open_turn(body)[1].update(done=True, given_up=True, measures=0)
+        self._open_turn(body)[1].update(done=True, given_up=True)
 
     def _receipt_entry(self, _: Entry, body: Body) -> None:
         grant = self.grants[body["grant_id"]]

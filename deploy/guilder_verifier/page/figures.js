@@ -63,7 +63,6 @@ function studyOf(book, grant) {
     releases: [...grant.turns].map(([turnNo, turn]) => ({
       turn_no: turnNo, charged_at: turn.chargedAt, started: turn.attempt, sealed_at: turn.sealedAt,
       sha256: turn.sha256, received: turn.received !== null, given_up: turn.isGivenUp,
-      ...(turn.measures > 0 ? { measures: turn.measures } : {}),
     })),
   };
 }
