@@ -6,7 +6,7 @@ unit the sum is normal around k, the number of samples that held it, a binomial 
 without it around 0. The likelihood ratio grows with the sum, so the best test is a
 threshold (Neyman and Pearson), and delta at an epsilon is P(beyond) - e^epsilon
 Q(beyond). Without sampling nothing is lost: the floor is epsilon itself (Balle and Wang
-2018). With it the floor is about a tenth below at noise 2 and half below at noise 1:
+2018). With it the floor was 7 % below at noise 2 and 30 % at noise 1 (decision 035):
 it finds figures that are far too low; the rest is a privacy loss distribution's.
 """
 

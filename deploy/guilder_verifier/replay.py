@@ -16,7 +16,7 @@ from guilder_verifier.entries import Entry
 from guilder_verifier.finding import Finding
 from guilder_verifier.orders import Orders, demand, unhex
 from guilder_verifier.renyi import ORDERS
-from guilder_verifier.shapes import is_entry
+from guilder_verifier.shapes import is_entry, is_number
 
 NUM_REPEATS = 3
 LEAST_SLACK = 1e-3
@@ -281,6 +281,7 @@ def _planned_event(grant: Grant) -> Body:
     demand(plan["num_turns"] == grant.body["num_turns"])
     if plan["noise_multiplier"] is None:
         return {"event": "none-protected"}
+    demand(is_number(plan["sensitivity_slack"]))
     slack = max(plan["sensitivity_slack"], LEAST_SLACK)
     step: Body = {
         "event": "gaussian",

@@ -22,6 +22,7 @@ from guilder_shared.reports.export import SCHEMA, export
 from guilder_shared.study import Study
 
 Asked = dict[str, Any]
+MEASURED = {"on": "charged", "share": 0.5}
 NOON = 1_800_000_000.0
 
 
@@ -104,7 +105,7 @@ def study(name: str, unit: str = "record", **privacy: Any) -> Study:
             },
             "privacy": {**promise, "clip_norm": 1.0, **privacy},
             "aggregation": {"min_sites": 1, "spare_turns": 1},
-            "evaluation": {"on": "none"},
+            "evaluation": MEASURED if name == "measured" else {"on": "none"},
         }
     )
 
@@ -115,7 +116,7 @@ def ledger_of(
     times = iter(range(10_000))
     officer = Officer(officers_key, site=site, clock=lambda: NOON + next(times))
     orders = [
-        officer.budget("clients", 6.0, 1e-5, ["loans"], None, (365, 5.5)),
+        officer.budget("clients", 6.0, 1e-5, ["loans"], None, (365, 5.9)),
         officer.rule(
             "any",
             recipes=["tabular-classification"],
@@ -159,6 +160,8 @@ def accept(ledger: Ledger, each: Study) -> None:
     ledger.spend(grant.grant_id, 1, "1" * 64)
     ledger.seal(grant.grant_id, 1, "a" * 64)
     ledger.receipt(grant.grant_id, 1, "a" * 64)
+    if each.study.name == "measured":
+        ledger.spend(grant.grant_id, 2, "2" * 64, measures=True)
 
 
 class Files:
@@ -169,7 +172,7 @@ class Files:
         self.key, self.officer = forge.key_of(11), forge.key_of(12)
         self.stranger = forge.key_of(13)
         ours = [study("risk"), study("sampled"), study("plain", mechanism="none")]
-        ours.append(study("default", "person"))
+        ours += [study("default", "person"), study("measured", epsilon=0.5)]
         self.report, self.ledger = self.written("bank-a", self.key, *ours)
         self.others, self.others_ledger = self.written(
             "bank-b", self.stranger, study("risk"), study("default", "person")

@@ -92,7 +92,7 @@ function siteParts(site, answer) {
     [say("site"), site.site], [say("as_of"), site.as_of], [say("entries"), site.num_entries],
     [say("witnessed"), site.num_witnessed],
     [say("key"), `${site.public_key} (${say(answer.key_confirmed ? "known" : "unknown")})`],
-    [say("officer"), `${site.officer} (${say(answer.officer_confirmed ? "known" : "unknown")})`],
+    [say("officer"), `${site.officer} (${say(answer.officer_confirmed ? "known" : "unknown_officer")})`],
     [say("compared"), say(site.ledger_compared ? "yes" : "no")],
   ];
   const rows = facts.map(([name, value]) => {

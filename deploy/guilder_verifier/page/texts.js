@@ -32,6 +32,7 @@ const TEXTS = {
   officer: ["Officer's key in force", "当前负责人公钥"],
   known: ["it is the one you gave", "与您提供的一致"],
   unknown: ["compare it with the one that the site gave you in another way", "请与机构以其他方式告知的公钥核对"],
+  unknown_officer: ["compare it with the officer's own", "请与数据保护负责人本人核对"],
   compared: ["Compared with an exported ledger", "已与导出的账本比对"],
   yes: ["yes", "是"],
   no: ["no", "否"],

@@ -157,7 +157,11 @@ def _check_study(grant: Grant) -> None:
         raise disagrees(f"the plan of {where}") from None
     if asked_by(study) != grant.asked():
         raise disagrees(f"the promise of {where}")
-    if event != grant.turn_event or plan.num_turns != grant.num_turns:
+    is_number = not isinstance(plan.sensitivity_slack, bool)
+    if event != grant.turn_event or (plan.num_turns, is_number) != (
+        grant.num_turns,
+        True,
+    ):
         raise disagrees(f"the event of {where}")
 
 

@@ -169,6 +169,12 @@ MADE: dict[str, tuple[str, Callable[[Files], Asked]]] = {
             lambda found: reports_of(found).__setitem__(1, reports_of(found)[0])
         ),
     ),
+    "metrics measured twice over": (
+        "GLD-I007",
+        lambda f: f.forged(
+            lambda rows: of_kind(rows, "spend", -1)["body"].update(measures=3)
+        ),
+    ),
     "a report left out of a consortium": (
         "GLD-I013",
         lambda f: f.together(lambda found: reports_of(found).pop()),

@@ -19,10 +19,13 @@ def flipped(raw: bytes, position: int, bit: int) -> bytes:
 
 
 def changes(raw: bytes, position: int) -> Iterator[tuple[str, bytes]]:
-    """Each a file with one change at this place."""
-    yield "bit", flipped(raw, position, (position * 3 + SEED) % 8)
-    if raw[position : position + 1].isalpha():
-        yield "case", flipped(raw, position, CASE)
+    """Files with a change at this place: one bit, of every other letter its case.
+
+    Other seeds take other bits; eight of them take all.
+    """
+    is_letter = raw[position : position + 1].isalpha()
+    bit = CASE if is_letter and (position + SEED) % 2 else (position * 3 + SEED) % 8
+    yield "bit", flipped(raw, position, bit)
     if position % 8 == SEED % 8:
         before, here, after = (
             raw[:position],

@@ -129,6 +129,8 @@ const look = () => box.dataset.state && box.dataset.state !== 'busy'
 look();
 """
 
+WIDE = "arguments[0](document.documentElement.scrollWidth > window.innerWidth)"
+
 # Gives the page one file after another, as a person would choose them.
 SWEEP = """
 const [base64, changes] = arguments, done = arguments[arguments.length - 1];
@@ -174,6 +176,7 @@ def test_a_sound_report_is_shown_with_its_figures(
     state, text = verdict(window, written.report, written.ledger)
 
     assert state == "sound"
+    assert not window.run(WIDE)
     for told in ("bank-a", "study-0", "33 / 40", "4.7", "it is the one you gave"):
         assert told in text, told
 
@@ -296,6 +299,7 @@ def test_both_languages_say_everything() -> None:
 
     asked = set(re.findall(r'data-say="(\w+)"', html))
     asked |= set(re.findall(r'say\("(\w+)"\)', code))
+    asked |= set(re.findall(r'\? "(\w+)" : "(?:\w+)"\)', code))
 
     assert asked - named == set()
     assert not re.search(r"anonym|complian|gdpr|匿名|合规", text, re.IGNORECASE)

@@ -19,7 +19,7 @@ from guilder_shared.privacy.ledger.pages import Pages
 
 def _begin(book: Pages, _: Entry, body: Body) -> None:
     found = body["format"]
-    demand(isinstance(found, int) and found >= 1)
+    demand(type(found) is int and found >= 1)
     if found < FORMAT:
         raise _too_old(found)
     if found > FORMAT:
