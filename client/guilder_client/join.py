@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
@@ -29,15 +30,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from guilder_client import skeleton
+from guilder_client.settings import SiteFile
 from guilder_shared import authority, drafts, durable
-from guilder_shared.certificates import load_tls_key
+from guilder_shared.certificates import load_certificate, load_tls_key
 from guilder_shared.errors import EnrolmentError, GuilderError, NetworkError
-from guilder_shared.identity import SigningKey, write_private
+from guilder_shared.identity import SigningKey, read_private, write_private
 from guilder_shared.invitation import JOIN_NAME, Token, proof_text, short_code
 from guilder_shared.plain_text import one_line
 from guilder_shared.proto import control_pb2 as messages
 from guilder_shared.proto import control_pb2_grpc
 from guilder_shared.telling import ERROR_KEY, unpack
+from guilder_shared.tls import KeyFiles, client_context
 
 stubs: Any = control_pb2_grpc  # generated without types
 
@@ -85,13 +88,81 @@ def join(token: Token, folder: Path, *, wait_s: float, tell: Tell) -> Path:
     tell(f"keys     made here, they never leave: {folder / f'{keys.who}.key'}")
     reply = _ask(token, root, keys, wait_s, tell)
     chain = [x509.load_pem_x509_certificate(pem) for pem in reply.chain]
-    _demand_ours(chain, root, keys)
+    _demand_ours(chain, root, keys.tls.public_key())
     authority.write_pem(folder / "ca.pem", [root])
     path = skeleton.write(folder, token, reply.server_url, reply.control_url)
     authority.write_pem(folder / f"{keys.who}.pem", chain)
     until = chain[0].not_valid_after_utc
     tell(f"member   {token.name!r} ({token.role}), certificate until {until:%Y-%m-%d}")
     return path
+
+
+def renew(settings: SiteFile) -> bool:
+    """Ask for a new certificate for the same keys, when half of its life is over.
+
+    The file is replaced whole; killed before that, the old certificate still counts
+    and the next call asks again.
+
+    Returns:
+        Whether there is a new one on disk.
+
+    Raises:
+        EnrolmentError: The site counts no more (GLD-E060), or a file is wrong.
+        NetworkError: The server cannot be asked (GLD-N081).
+    """
+    keys = settings.keys
+    own, root = load_certificate(keys.certificate), load_certificate(keys.authority)
+    if time.time() < authority.half_life(own):
+        return False
+    reply = _ask_as_member(settings, "Renew", messages.RenewRequest())
+    chain = [x509.load_pem_x509_certificate(pem) for pem in reply.chain]
+    _demand_ours(chain, root, load_tls_key(keys.key).public_key())
+    if chain[0] == own:
+        return False
+    authority.write_pem(keys.certificate, chain)
+    return True
+
+
+def resign(settings: SiteFile) -> None:
+    """Tell the server that this site takes no further part. Twice is harmless.
+
+    Raises:
+        EnrolmentError, NetworkError: As `renew`, without GLD-E060.
+    """
+    try:
+        _ask_as_member(settings, "Leave", messages.LeaveRequest())
+    except EnrolmentError as error:
+        if error.error_id != "GLD-E060":
+            raise
+
+
+def _ask_as_member(settings: SiteFile, call: str, request: Any) -> Any:
+    """One call to the server, by this site's certificate."""
+    keys, url = settings.keys, settings.site.control or settings.site.server
+    place = urlsplit(url)
+    host, port = place.hostname or "", place.port or 443
+    client_context(KeyFiles(keys.key, keys.certificate, keys.authority))  # checks them
+    credentials = grpc.ssl_channel_credentials(
+        keys.authority.read_bytes(),
+        read_private(keys.key),
+        keys.certificate.read_bytes(),
+    )
+    options = _options(host)
+    with grpc.secure_channel(_address(host, port), credentials, options) as channel:
+        try:
+            return getattr(stubs.MembershipStub(channel), call)(
+                request, timeout=REPLY_S
+            )
+        except grpc.RpcError as error:
+            failed: Any = error
+            sent = dict(failed.trailing_metadata() or ()).get(ERROR_KEY)
+            if sent is not None:
+                raise unpack(sent) from None
+            raise NetworkError(
+                "GLD-N081",
+                f"{url} gave no answer to a member's call ({failed.code().name})",
+                fix="See `guilder client check`; the same command asks again.",
+            ) from None
 
 
 def _root(token: Token) -> x509.Certificate:
@@ -109,7 +180,10 @@ def _root(token: Token) -> x509.Certificate:
     believing = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     believing.verify_flags |= ssl.VERIFY_X509_STRICT
     believing.load_verify_locations(cadata=root.public_bytes(Encoding.DER))
-    _shake_hands(token, believing)
+    own = _shake_hands(token, believing)[0]
+    names = own.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    if drafts.host_name(token.host) not in list(names):
+        raise _another_server(token, "its certificate is for another address")
     return root
 
 
@@ -121,7 +195,7 @@ def _shake_hands(token: Token, context: ssl.SSLContext) -> list[x509.Certificate
     try:
         with (
             socket.create_connection(place, CONNECT_S) as plain,
-            context.wrap_socket(plain, server_hostname=token.host) as secure,
+            context.wrap_socket(plain, server_hostname=JOIN_NAME) as secure,
         ):
             return [x509.load_der_x509_certificate(der) for der in _shown(secure)]
     except ssl.SSLCertVerificationError as error:
@@ -213,14 +287,9 @@ def _ask(
 ) -> Any:
     """Show invitation and request until there is an answer."""
     credentials = grpc.ssl_channel_credentials(root.public_bytes(Encoding.PEM))
-    place = f"[{token.host}]" if ":" in token.host else token.host
-    options: list[tuple[str, int | str]] = [
-        ("grpc.max_receive_message_length", LARGEST_REPLY),
-        # The root was pinned and the host's name checked; this finds the listener.
-        ("grpc.ssl_target_name_override", JOIN_NAME),
-    ]
-    if _is_loopback(token.host):  # gRPC would send even this through a proxy
-        options.append(("grpc.enable_http_proxy", 0))
+    place = _address(token.host, token.port)
+    # The root was pinned and the host's name checked; this name finds the listener.
+    options = [*_options(token.host), ("grpc.ssl_target_name_override", JOIN_NAME)]
     request = messages.JoinRequest(
         invitation_id=token.invitation_id,
         secret=token.secret,
@@ -228,7 +297,7 @@ def _ask(
         proof=keys.proof,
     )
     deadline, is_told = time.monotonic() + wait_s, False
-    with grpc.secure_channel(f"{place}:{token.port}", credentials, options) as channel:
+    with grpc.secure_channel(place, credentials, options) as channel:
         call = stubs.EnrolmentStub(channel).Join
         while True:
             reply = _try(call, request, token, time.monotonic() > deadline)
@@ -267,11 +336,13 @@ def _try(call: Any, request: Any, token: Token, is_last: bool) -> Any:
 
 
 def _demand_ours(
-    chain: list[x509.Certificate], root: x509.Certificate, keys: Keys
+    chain: list[x509.Certificate],
+    root: x509.Certificate,
+    public_key: ec.EllipticCurvePublicKey,
 ) -> None:
     """Demand a certificate for our key, signed up to the pinned root."""
     try:
-        if chain[0].public_key() != keys.tls.public_key():
+        if chain[0].public_key() != public_key:
             raise ValueError("another key")
         for below, above in zip(chain, [*chain[1:], root], strict=True):
             below.verify_directly_issued_by(above)
@@ -290,6 +361,19 @@ def _another_server(token: Token, reason: str) -> GuilderError:
         why="Somebody may stand in between. The secret was not sent.",
         fix="Ask the operator whether address and token are right; do not go on.",
     )
+
+
+def _options(host: str) -> list[tuple[str, int | str]]:
+    options: list[tuple[str, int | str]] = [
+        ("grpc.max_receive_message_length", LARGEST_REPLY)
+    ]
+    if _is_loopback(host):  # gRPC would send even this through a proxy
+        options.append(("grpc.enable_http_proxy", 0))
+    return options
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _is_loopback(host: str) -> bool:

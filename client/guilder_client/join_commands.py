@@ -9,6 +9,30 @@ import typer
 STDIN = "-"
 
 
+def leave(
+    site: Annotated[
+        Path, typer.Option("--site", help="The site file.", metavar="SITE.TOML")
+    ] = Path("site.toml"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder for the closing report.")
+    ] = Path("reports"),
+    offline: Annotated[
+        bool, typer.Option("--offline", help="The server is gone: do not tell it.")
+    ] = False,
+) -> None:
+    """Leave the consortium: studies end, unspent grants are freed, a report is written.
+
+    The client must be stopped. The ledger and all keys stay: keep them. To come back
+    takes a new invitation. Killed in the middle, the same command does the rest.
+    """
+    from guilder_client.leaving import leave as end
+    from guilder_client.settings import SiteFile
+
+    settings = SiteFile.load(site)
+    end(settings, out, resign=not offline, tell=lambda line: typer.echo(line, err=True))
+    typer.echo("left; keep the state folder and signing.key: they prove what was spent")
+
+
 def join(
     token: Annotated[str, typer.Argument(help="The operator's word; - reads it.")],
     folder: Annotated[

@@ -112,12 +112,17 @@ class Node:
         self._held = held
         files = keys if isinstance(keys, KeyFiles) else KeyFiles.in_folder(keys, "site")
         self._certificate = files.certificate
+        self._files, self._tls = files, client_context(files)
         way = outbound.client(
-            server_url, client_context(files), proxy=proxy, transport=transport
+            server_url, self._tls, proxy=proxy, transport=transport
         )
         self._client = _Client(server_url, way, load_tls_key(files.key))
         self._node_id = 0
         self._context: Context | None = None
+
+    def show_anew(self) -> None:
+        """Show the certificate that is on disk now, in every later connection."""
+        self._tls.load_cert_chain(self._files.certificate, self._files.key)
 
     def run_forever(self, stop: threading.Event) -> None:
         """Serve until `stop` is set, through lost connections and server restarts.

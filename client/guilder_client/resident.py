@@ -4,6 +4,7 @@ import logging
 import threading
 
 from guilder_client import app as client_app
+from guilder_client import renewal
 from guilder_client.node import Node
 from guilder_client.settings import SiteFile
 from guilder_client.site import Site
@@ -50,6 +51,13 @@ def run_client(settings: SiteFile, stop: threading.Event) -> None:
         ),
         proxy=settings.proxy,
     )
+    renewing = threading.Thread(
+        target=renewal.keep,
+        args=(settings, node.show_anew, stop),
+        daemon=True,
+        name="renewal",
+    )
+    renewing.start()
     try:
         node.run_forever(stop)
     finally:

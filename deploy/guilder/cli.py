@@ -14,7 +14,7 @@ from guilder import config_commands, demo_commands, doctor_commands, endings
 from guilder.model_commands import app as model_app
 from guilder.privacy_commands import app as privacy_app
 from guilder_client.commands import app as client_app
-from guilder_client.join_commands import join
+from guilder_client.join_commands import join, leave
 from guilder_server.commands import run_app, server_app
 from guilder_server.member_commands import invite, log, remove, revoke, sites
 from guilder_server.witness_commands import witnessed
@@ -38,6 +38,7 @@ server_app.command("check")(doctor_commands.server_check)
 client_app.command("check")(doctor_commands.client_check)
 for verb in (invite, sites, revoke, remove, log):
     server_app.command(verb.__name__)(verb)
+client_app.command("leave")(leave)
 for group in (client_app, run_app):
     group.command("join")(join)
 app.command("simulate")(simulation_commands.simulate)

@@ -279,10 +279,11 @@ class Register:
             self._tell(kind, name)
             return self._members.members[name]
 
-    def renew_server(self, path: Path) -> None:
-        """Renew what the server itself shows, if it is time."""
-        if authority.renew_server(self._issuing, path):
+    def renew_server(self, path: Path) -> bool:
+        """Renew what the server itself shows, if it is time; whether it was."""
+        if is_time := authority.renew_server(self._issuing, path):
             self._enter("server-renewed")
+        return is_time
 
     def note(self, by: str, call: str, **what: Any) -> None:
         """Enter what an operator asked for, such as a run."""
@@ -307,8 +308,7 @@ class Register:
 
     def members(self) -> list[Member]:
         """Everybody, by name."""
-        with self._lock:
-            return sorted(self._members.members.values(), key=lambda m: m.name)
+        return sorted(self._members.members.values(), key=lambda m: m.name)
 
     def invitations(self) -> list[Invitation]:
         """Those that are open or wait for approval."""
