@@ -31,7 +31,7 @@ from guilder_server.enrol import (
     abort,
 )
 from guilder_server.register import Register
-from guilder_server.settings import ServerFile
+from guilder_server.settings import ServerFile, ServerKeys
 from guilder_shared import tls
 from guilder_shared.errors import NetworkError
 from guilder_shared.identity import read_private
@@ -152,18 +152,15 @@ class ControlServer:
         tls.server_context(
             tls.KeyFiles(keys.key, keys.certificate, keys.authority)
         )  # the same checks as the sites' port
-        pair = (read_private(keys.key), keys.certificate.read_bytes())
         members = grpc.aio.server(options=SERVER_OPTIONS)
         stubs.add_ControlServicer_to_server(_Service(desk, self._handler), members)
-        mutual = grpc.ssl_server_credentials(
-            [pair], keys.authority.read_bytes(), require_client_auth=True
-        )
+        mutual = _credentials(keys, mutual=True)
         self.port = _bind(members, settings.control_address, mutual)
         enrolment = self._settings.enrolment
         if self._register is None or enrolment is None:
             return [members]
         strangers = grpc.aio.server(options=STRANGER_OPTIONS)
-        one_sided = grpc.ssl_server_credentials([pair])
+        one_sided = _credentials(keys, mutual=False)
         own = None if enrolment.port is None else (settings.host, enrolment.port)
         self.enrolment_port = _bind(strangers, own or ("127.0.0.1", 0), one_sided)
         public_port = self.enrolment_port if own else settings.port
@@ -179,6 +176,34 @@ class ControlServer:
         admins = Admins(desk, self._register, (name, public_port))
         stubs.add_RegisterServicer_to_server(admins, members)
         return [members, strangers]
+
+
+def _credentials(keys: ServerKeys, *, mutual: bool) -> Any:
+    """What the server shows: looked at anew before a handshake, for it is renewed.
+
+    Args:
+        keys: Its files.
+        mutual: Whether callers must show a certificate of our authority.
+    """
+
+    def read() -> Any:
+        pair = (read_private(keys.key), keys.certificate.read_bytes())
+        believed = keys.authority.read_bytes() if mutual else None
+        return grpc.ssl_server_certificate_configuration([pair], believed)
+
+    seen = keys.certificate.stat().st_mtime_ns
+
+    def fresh() -> Any:
+        nonlocal seen
+        now = keys.certificate.stat().st_mtime_ns
+        if now == seen:
+            return None
+        seen = now
+        return read()
+
+    return grpc.dynamic_ssl_server_credentials(
+        read(), fresh, require_client_authentication=mutual
+    )
 
 
 def _bind(server: Any, place: tuple[str, int], credentials: Any) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import ssl
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,11 +15,13 @@ from guilder_server.hub import Hub
 from guilder_server.members import Member
 from guilder_server.register import Register
 from guilder_server.service import Service
-from guilder_server.settings import ServerFile
+from guilder_server.settings import ServerFile, ServerKeys
 from guilder_shared import certificates, tls
 from guilder_shared.claims import claimed
+from guilder_shared.errors import GuilderError
 
 log = logging.getLogger(__name__)
+RENEWAL_S = 3600.0  # between two looks
 
 
 def run_server(
@@ -68,9 +71,12 @@ def _serve(
             hub.close_run(run_id)
 
     service = Service(settings, open_grid)
+    context = tls.server_context(
+        tls.KeyFiles(keys.key, keys.certificate, keys.authority)
+    )
     hub = Hub(
         (settings.server.host, settings.server.port),
-        tls.server_context(tls.KeyFiles(keys.key, keys.certificate, keys.authority)),
+        context,
         {name: site.node_key for name, site in sites.items()},
         remembered=service.heads.word,
     )
@@ -79,6 +85,8 @@ def _serve(
         register.listen(
             lambda *_: roster.write(settings.sites.folder, register.members())
         )
+        renewing = (register, keys, context, stop)
+        threading.Thread(target=_keep_certificate, args=renewing, daemon=True).start()
     control = ControlServer(settings, service, register)
     control.start()
     hub.start(control.behind_the_public_port())
@@ -89,6 +97,22 @@ def _serve(
     control.stop()
     service.stop()
     hub.stop()
+
+
+def _keep_certificate(
+    register: Register,
+    keys: ServerKeys,
+    context: ssl.SSLContext,
+    stop: threading.Event,
+) -> None:
+    """Renew what the server shows, while it runs; gRPC looks at the file itself."""
+    while not stop.wait(RENEWAL_S):
+        try:
+            if register.renew_server(keys.certificate):
+                context.load_cert_chain(keys.certificate, keys.key)
+                log.info("the server's certificate was renewed")
+        except (GuilderError, OSError) as error:
+            log.error("the server's certificate was not renewed: %s", error)
 
 
 def admit_or_expel(hub: Hub, name: str, member: Member) -> None:
