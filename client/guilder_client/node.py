@@ -53,6 +53,7 @@ LARGEST_MESSAGE = (
     2 << 30
 ) + outbound.LARGEST_ANSWER  # a model may have 2 GiB: see wire.py
 PIECE_BYTES = 64 << 10  # of an upload, between two looks whether it may go on
+QUIET_S = 10.0  # without work, then it sleeps until it is rung
 TURN_FAILED, UNKNOWN_REQUEST = "turn-failed", "unknown-request"
 
 
@@ -86,6 +87,7 @@ class Node:
         held: Whether a reply must stay here for now; asked again for every 64 KiB.
         proxy: The institution's; None: HTTPS_PROXY counts.
         transport: Another way than the network, for a rehearsal.
+        sleep: Waits until the server rings, and says whether it would; see `Bell`.
 
     Raises:
         EnrolmentError: A key or certificate is missing, open to others or run out.
@@ -103,7 +105,9 @@ class Node:
         held: Callable[[Message], bool] = lambda _reply: False,
         proxy: ProxyLines | None = None,
         transport: httpx.BaseTransport | None = None,
+        sleep: Callable[[threading.Event], bool] = lambda _stop: False,
     ) -> None:
+        self._sleep, self._is_asleep = sleep, False
         self._url = server_url
         self._app = client_app
         self._config = dict(node_config)
@@ -174,12 +178,14 @@ class Node:
         heart.start()
         try:
             self._on_online()
-            idle_s = 0.02
+            idle_s, busy_s = 0.02, time.monotonic()
             while not stop.is_set():
                 asked_s = time.monotonic()
                 if (message := self._pull()) is not None:
                     self._push(self._answer(message), stop)
-                    idle_s = 0.02
+                    idle_s, busy_s = 0.02, time.monotonic()
+                elif asked_s - busy_s > QUIET_S and self._rest(stop):
+                    continue  # rung
                 elif time.monotonic() - asked_s < self._pace.pull_s / 2:
                     stop.wait(idle_s)  # the server does not keep pulls open
                     idle_s = min(2 * idle_s, 2.0)
@@ -191,13 +197,21 @@ class Node:
                         fleet_pb2.DeactivateNodeRequest(node_id=self._node_id)
                     )
 
+    def _rest(self, stop: threading.Event) -> bool:
+        """Sleep until the server rings; it keeps the lease meanwhile."""
+        self._is_asleep = True
+        try:
+            return self._sleep(stop)
+        finally:
+            self._is_asleep = False
+
     def _beat(self, ended: threading.Event) -> None:
         request = heartbeat(self._node_id)
         while not ended.wait(HEARTBEAT_S * random.uniform(0.7, 0.9)):  # noqa: S311
-            try:
-                self._client.SendNodeHeartbeat(request)
-            except httpx.HTTPError:  # the working thread meets the same, and acts
+            if self._is_asleep:
                 continue
+            with contextlib.suppress(httpx.HTTPError):  # the worker meets the same
+                self._client.SendNodeHeartbeat(request)
 
     def _pull(self) -> Message | None:
         """Fetch one message and everything in it."""

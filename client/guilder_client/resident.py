@@ -5,6 +5,7 @@ import threading
 
 from guilder_client import app as client_app
 from guilder_client import renewal
+from guilder_client.control import Bell
 from guilder_client.node import Node
 from guilder_client.settings import SiteFile
 from guilder_client.site import Site
@@ -38,6 +39,7 @@ def run_client(settings: SiteFile, stop: threading.Event) -> None:
         if warm_up.ident is None:  # not started yet
             warm_up.start()
 
+    bell = Bell(settings)
     node = Node(
         settings.site.server,
         tls.KeyFiles(keys.key, keys.certificate, keys.authority),
@@ -50,7 +52,9 @@ def run_client(settings: SiteFile, stop: threading.Event) -> None:
             and wire.MODEL in reply.content.array_records
         ),
         proxy=settings.proxy,
+        sleep=bell.sleep,
     )
+    threading.Thread(target=bell.listen, args=(stop,), daemon=True, name="bell").start()
     renewing = threading.Thread(
         target=renewal.keep,
         args=(settings, node.show_anew, stop),

@@ -25,6 +25,7 @@ from guilder_server.door import Caller, Door
 from guilder_server.enrol import (
     STRANGER_OPTIONS,
     Admins,
+    Attended,
     Desk,
     Enrolment,
     Membership,
@@ -80,6 +81,7 @@ class ControlServer:
         settings: server.toml; behind a shared port it listens on loopback alone.
         handler: What carries out the operator's words; called from many threads.
         register: Who belongs here; None where sites are certificates in a folder.
+        attended: Keeps a site online that listens here; see `Hub.attended`.
     """
 
     def __init__(
@@ -87,8 +89,10 @@ class ControlServer:
         settings: ServerFile,
         handler: RunHandler,
         register: Register | None = None,
+        attended: Attended = lambda _name, _ring: contextlib.nullcontext(),
     ) -> None:
         self._settings = settings
+        self._attended = attended
         self._handler = handler
         self._register = register
         self._ready: Future[None] = Future()
@@ -156,6 +160,9 @@ class ControlServer:
         stubs.add_ControlServicer_to_server(_Service(desk, self._handler), members)
         mutual = _credentials(keys, mutual=True)
         self.port = _bind(members, settings.control_address, mutual)
+        stubs.add_MembershipServicer_to_server(
+            Membership(desk, self._register, self._attended), members
+        )
         enrolment = self._settings.enrolment
         if self._register is None or enrolment is None:
             return [members]
@@ -169,9 +176,6 @@ class ControlServer:
         control_url = f"https://{diagnosis.address(name, control_port)}"
         stubs.add_EnrolmentServicer_to_server(
             Enrolment(desk, self._register, settings.url, control_url), strangers
-        )
-        stubs.add_MembershipServicer_to_server(
-            Membership(desk, self._register), members
         )
         admins = Admins(desk, self._register, (name, public_port))
         stubs.add_RegisterServicer_to_server(admins, members)

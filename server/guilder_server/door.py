@@ -31,6 +31,7 @@ MAY: Final[Mapping[str, frozenset[str]]] = {
     "Log": frozenset({ADMIN, OFFICER}),
     "Renew": frozenset({ADMIN, OPERATOR, OFFICER, SITE}),
     "Leave": frozenset({SITE}),
+    "Attend": frozenset({SITE}),
 }
 CHANGES_RUNS: Final = frozenset({"Submit", "Resume", "Stop"})  # entered into the log
 Peer = Mapping[str, Sequence[bytes]]

@@ -6,11 +6,13 @@ caller who sends nothing holds no thread. What is decided is `register.py`'s.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from typing import Any
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its causes are told by diagnosis.py
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 MOST_BYTES = 64 << 10  # of a request to join: a request for a certificate has 600
 MOST_CONNECTIONS = 256  # of strangers, at a time
 MOST_JOINS = 64
+KEEP_ALIVE_S = 20.0  # firewalls forget a silent line after 30 s and more
 # A stranger must shake hands within 10 s and is cut off after 30, whatever it does.
 STRANGER_OPTIONS = (
     ("grpc.so_reuseport", 0),
@@ -43,6 +46,7 @@ STRANGER_OPTIONS = (
     ("grpc.max_concurrent_streams", 4),
     ("grpc.max_allowed_incoming_connections", MOST_CONNECTIONS),
 )
+Attended = Callable[[str, Callable[[], None]], AbstractContextManager[None]]
 DECISIONS = {"revoke": "revoked", "reinstate": "reinstated", "remove": "removed"}
 
 
@@ -112,18 +116,57 @@ class Enrolment:
 
 
 class Membership:
-    """What members ask about themselves."""
+    """What members ask about themselves.
 
-    def __init__(self, desk: Desk, register: Register) -> None:
+    Args:
+        desk: Answers.
+        register: The book; None where sites are certificates in a folder.
+        attended: Keeps a site online while it listens; see `Hub.attended`.
+    """
+
+    def __init__(
+        self, desk: Desk, register: Register | None, attended: Attended
+    ) -> None:
         self._desk = desk
         self._register = register
+        self._attended = attended
+
+    async def Attend(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        """Ring when there is something for a site, which then need not ask."""
+        del request
+        caller = await self._desk.answer(context, "Attend", lambda caller: caller)
+        loop, bell, out = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+
+        def ring() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(bell.set)
+
+        def cut() -> None:
+            loop.call_soon_threadsafe(out.set)
+            ring()
+
+        try:
+            with (
+                self._attended(caller.name, ring),
+                self._desk.door.holding(caller, cut),
+            ):
+                yield messages.Wake()  # whatever was pushed before it listened
+                while not out.is_set():
+                    rung = await _within(bell, KEEP_ALIVE_S)
+                    bell.clear()
+                    yield messages.Wake(is_keep_alive=not rung)
+                self._desk.door.let_in(context.auth_context(), "Attend")
+        except GuilderError as error:
+            await abort(context, error)
 
     async def Renew(self, request: Any, context: Any) -> Any:  # noqa: N802
         """A new certificate for the same keys, after half of its life."""
         del request
 
         def work(caller: Caller) -> Any:
-            return messages.JoinReply(chain=self._register.renew(_member(caller)))
+            register = self._book()
+            assert caller.member is not None, "the log names every caller"
+            return messages.JoinReply(chain=register.renew(caller.member))
 
         return await self._desk.answer(context, "Renew", work)
 
@@ -132,10 +175,19 @@ class Membership:
         del request
 
         def work(caller: Caller) -> Any:
-            self._register.change("left", caller.name, caller.name)
+            self._book().change("left", caller.name, caller.name)
             return messages.Done()
 
         return await self._desk.answer(context, "Leave", work)
+
+    def _book(self) -> Register:
+        if self._register is None:
+            raise EnrolmentError(
+                "GLD-E065",
+                "this server enrols nobody: its sites are certificates in a folder",
+                fix="Ask the operator for new files.",
+            )
+        return self._register
 
 
 class Admins:
@@ -224,9 +276,11 @@ class Admins:
             yield messages.LogEntry(json=json.dumps(told).encode())
 
 
-def _member(caller: Caller) -> Member:
-    assert caller.member is not None, "served only where there is a log"
-    return caller.member
+async def _within(bell: asyncio.Event, seconds: float) -> bool:
+    """Whether the bell was rung in time."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(bell.wait(), seconds)
+    return bell.is_set()
 
 
 def _row(member: Member) -> dict[str, Any]:

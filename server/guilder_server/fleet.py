@@ -11,7 +11,7 @@ import contextlib
 import datetime
 import logging
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,6 +110,7 @@ class Fleet:
         self._gate = gate
         self._members: dict[str, Member] = {}
         self._by_key: dict[bytes, str] = {}
+        self._rings: dict[str, list[Callable[[], None]]] = {}  # by site
         self._closing = False
 
     def admit(self, name: str, node_key: bytes) -> None:
@@ -145,6 +146,26 @@ class Fleet:
         for member in list(self._members.values()):
             if member.node_id in wanted:
                 member.wake()
+                for ring in list(self._rings.get(member.name, ())):
+                    ring()
+
+    @contextlib.contextmanager
+    def attended(self, name: str, ring: Callable[[], None]) -> Iterator[None]:
+        """Keep a site online that listens for `ring`, and ring when it is wanted."""
+        self._rings.setdefault(name, []).append(ring)
+        try:
+            yield
+        finally:
+            self._rings[name].remove(ring)
+
+    def renew_leases(self) -> None:
+        """Count the sites that listen as heard of just now."""
+        for name in [name for name, rings in self._rings.items() if rings]:
+            member = self._members.get(name)
+            node = self._links.nodes.get(member.node_id) if member else None
+            if node is not None and node.status == NodeStatus.ONLINE:
+                interval = node.heartbeat_interval
+                self._links.acknowledge_node_heartbeat(node.node_id, interval)
 
     def close(self) -> None:
         """End all open pulls, and let none stay open."""

@@ -8,6 +8,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 
 from flwr.app import Error, Message, Metadata, RecordDict
 from flwr.app.message import make_message, remove_content_from_message
@@ -32,6 +33,7 @@ from guilder_server.uploads import UploadGate
 log = logging.getLogger("guilder.hub")
 logging.getLogger("flwr").setLevel(logging.ERROR)
 
+LEASE_EVERY_S = 5  # a lease is 30 s long
 AWAY = ErrorCode.NODE_UNAVAILABLE  # error code of a reply: the site is not there
 LOST = ErrorCode.MESSAGE_UNAVAILABLE  # the site has the message no more: ask again
 MALFORMED = ErrorCode.CLIENT_APP_CRASHED  # what came cannot be read
@@ -67,6 +69,7 @@ class Hub:
         self._links = Links(self._gate)
         self._fleet = Fleet(self._links, self._gate, remembered)
         self._grids: dict[str, HubGrid] = {}
+        self._seconds = 0
         for name, node_key in sites.items():
             self.admit(name, node_key)
         self._edge = Edge(address, tls, self._fleet, self._each_second)
@@ -96,6 +99,12 @@ class Hub:
     def revoke(self, name: str) -> None:
         """Shut a site out at once: its connections are cut, its messages away."""
         self._edge.shut_out(self._fleet.expel(name))
+
+    def attended(
+        self, name: str, ring: Callable[[], None]
+    ) -> AbstractContextManager[None]:
+        """Keep a site online while it listens elsewhere; `ring` when it is wanted."""
+        return self._fleet.attended(name, ring)
 
     def site_names(self) -> dict[int, str]:
         """Name every site of the roster, online or not, by Flower's node id."""
@@ -128,6 +137,9 @@ class Hub:
         self._links.stop_run(grid.run.run_id)
 
     def _each_second(self) -> None:
+        self._seconds += 1
+        if self._seconds % LEASE_EVERY_S == 0:
+            self._fleet.renew_leases()
         for reply_id in self._gate.stalled():
             self._links.lose_reply(reply_id)
             self._gate.leave(reply_id)

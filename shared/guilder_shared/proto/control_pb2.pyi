@@ -39,6 +39,16 @@ class LeaveRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class AttendRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Wake(_message.Message):
+    __slots__ = ("is_keep_alive",)
+    IS_KEEP_ALIVE_FIELD_NUMBER: _ClassVar[int]
+    is_keep_alive: bool
+    def __init__(self, is_keep_alive: _Optional[bool] = ...) -> None: ...
+
 class InviteRequest(_message.Message):
     __slots__ = ("name", "role", "hours", "needs_approval")
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -112,10 +122,12 @@ class WatchRequest(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., after: _Optional[int] = ...) -> None: ...
 
 class RunEvent(_message.Message):
-    __slots__ = ("json",)
+    __slots__ = ("json", "awaited")
     JSON_FIELD_NUMBER: _ClassVar[int]
+    AWAITED_FIELD_NUMBER: _ClassVar[int]
     json: bytes
-    def __init__(self, json: _Optional[bytes] = ...) -> None: ...
+    awaited: bytes
+    def __init__(self, json: _Optional[bytes] = ..., awaited: _Optional[bytes] = ...) -> None: ...
 
 class ListRequest(_message.Message):
     __slots__ = ()

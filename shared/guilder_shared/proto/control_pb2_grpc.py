@@ -365,6 +365,11 @@ class MembershipStub:
                 request_serializer=guilder__shared_dot_proto_dot_control__pb2.LeaveRequest.SerializeToString,
                 response_deserializer=guilder__shared_dot_proto_dot_control__pb2.Done.FromString,
                 _registered_method=True)
+        self.Attend = channel.unary_stream(
+                '/guilder.control.v1.Membership/Attend',
+                request_serializer=guilder__shared_dot_proto_dot_control__pb2.AttendRequest.SerializeToString,
+                response_deserializer=guilder__shared_dot_proto_dot_control__pb2.Wake.FromString,
+                _registered_method=True)
 
 
 class MembershipServicer:
@@ -383,6 +388,12 @@ class MembershipServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Attend(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MembershipServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -395,6 +406,11 @@ def add_MembershipServicer_to_server(servicer, server):
                     servicer.Leave,
                     request_deserializer=guilder__shared_dot_proto_dot_control__pb2.LeaveRequest.FromString,
                     response_serializer=guilder__shared_dot_proto_dot_control__pb2.Done.SerializeToString,
+            ),
+            'Attend': grpc.unary_stream_rpc_method_handler(
+                    servicer.Attend,
+                    request_deserializer=guilder__shared_dot_proto_dot_control__pb2.AttendRequest.FromString,
+                    response_serializer=guilder__shared_dot_proto_dot_control__pb2.Wake.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -452,6 +468,33 @@ class Membership:
             '/guilder.control.v1.Membership/Leave',
             guilder__shared_dot_proto_dot_control__pb2.LeaveRequest.SerializeToString,
             guilder__shared_dot_proto_dot_control__pb2.Done.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Attend(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/guilder.control.v1.Membership/Attend',
+            guilder__shared_dot_proto_dot_control__pb2.AttendRequest.SerializeToString,
+            guilder__shared_dot_proto_dot_control__pb2.Wake.FromString,
             options,
             channel_credentials,
             insecure,

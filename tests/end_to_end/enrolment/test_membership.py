@@ -203,6 +203,9 @@ def test_the_servers_certificate_is_renewed_for_its_key_and_hosts(
     tls.client_context(office.join(office.invite()))
 
 
+def quiet(_line: str) -> None: ...
+
+
 def accepted(settings: SiteFile) -> str:
     """A study in its first steps at a site; its grant."""
     site = Site.open(settings)
@@ -247,9 +250,9 @@ def test_killed_while_leaving_the_same_command_does_the_rest(
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, lambda *_: 1 / 0)
             with pytest.raises(ZeroDivisionError):
-                leaving.leave(settings, tmp_path, resign=True, tell=str)
+                leaving.leave(settings, tmp_path, resign=True, tell=quiet)
 
-    leaving.leave(settings, tmp_path, resign=True, tell=str)
+    leaving.leave(settings, tmp_path, resign=True, tell=quiet)
 
     assert office.kinds().count("left") == 1
     assert (tmp_path / "bank-a.report.json").exists()
@@ -261,7 +264,7 @@ def test_nobody_leaves_beside_a_running_client(
     site = Site.open(settings)
     try:
         with pytest.raises(IntegrityError) as caught:
-            leaving.leave(settings, tmp_path, resign=True, tell=str)
+            leaving.leave(settings, tmp_path, resign=True, tell=quiet)
     finally:
         site.ledger.shut()
 
@@ -276,7 +279,7 @@ def test_with_a_server_that_does_not_answer_nothing_is_ended(
     office.stop()
 
     with pytest.raises(NetworkError):
-        leaving.leave(settings, tmp_path, resign=True, tell=str)
+        leaving.leave(settings, tmp_path, resign=True, tell=quiet)
 
     site = Site.open(settings)
     found = site.ledger.find(grant)
@@ -284,13 +287,15 @@ def test_with_a_server_that_does_not_answer_nothing_is_ended(
     office.start()
     assert found is not None
     assert not found.closed
-    leaving.leave(settings, tmp_path, resign=False, tell=str)  # no result was ever sent
+    leaving.leave(
+        settings, tmp_path, resign=False, tell=quiet
+    )  # no result was ever sent
 
 
 def test_who_left_comes_back_by_invitation_alone(
     office: Office, settings: SiteFile, tmp_path: Path
 ) -> None:
-    leaving.leave(settings, tmp_path, resign=True, tell=str)
+    leaving.leave(settings, tmp_path, resign=True, tell=quiet)
     ledger_key = settings.keys.signing_key.read_bytes()
 
     office.join(office.invite())
