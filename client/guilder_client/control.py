@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 
-from guilder_client.outage import is_loopback
+from guilder_client import outbound
 from guilder_client.settings import SiteFile
 from guilder_shared.identity import read_private
 from guilder_shared.proto import control_pb2 as messages
@@ -99,9 +99,8 @@ class Bell:
             read_private(keys.key),
             keys.certificate.read_bytes(),
         )
-        options = [*OPTIONS]
-        if is_loopback(f"https://{host}"):
-            options.append(("grpc.enable_http_proxy", 0))
+        way = outbound.grpc_proxy(self._settings.site.server, self._settings.proxy)
+        options = [*OPTIONS, *way]
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return grpc.secure_channel(address, credentials, options)
 

@@ -29,7 +29,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from guilder_client import skeleton
+from guilder_client import outbound, skeleton
 from guilder_client.settings import SiteFile
 from guilder_shared import authority, drafts, durable
 from guilder_shared.certificates import load_certificate, load_tls_key
@@ -147,7 +147,10 @@ def _ask_as_member(settings: SiteFile, call: str, request: Any) -> Any:
         read_private(keys.key),
         keys.certificate.read_bytes(),
     )
-    options = _options(host)
+    options: list[tuple[str, int | str]] = [
+        ("grpc.max_receive_message_length", LARGEST_REPLY)
+    ]
+    options += outbound.grpc_proxy(settings.site.server, settings.proxy)
     with grpc.secure_channel(_address(host, port), credentials, options) as channel:
         try:
             return getattr(stubs.MembershipStub(channel), call)(

@@ -73,7 +73,7 @@ def _demand_newest(site: Site, *, is_there: bool) -> None:
     own, url, keys = settings.site.ledger_name, settings.site.server, settings.keys
     if is_there:
         files = tls.KeyFiles(keys.key, keys.certificate, keys.authority)
-        question = witnesses.Question(own, url, files)
+        question = witnesses.Question(own, url, files, settings.proxy)
         try:
             remembered = witnesses.ask(question)
         except (httpx.HTTPError, ValueError) as error:

@@ -108,8 +108,7 @@ class Node:
         sleep: Callable[[threading.Event], bool] = lambda _stop: False,
     ) -> None:
         self._sleep, self._is_asleep = sleep, False
-        self._url = server_url
-        self._app = client_app
+        self._url, self._app = server_url, client_app
         self._config = dict(node_config)
         self._on_online = on_online
         self._pace = pace
@@ -117,9 +116,7 @@ class Node:
         files = keys if isinstance(keys, KeyFiles) else KeyFiles.in_folder(keys, "site")
         self._certificate = files.certificate
         self._files, self._tls = files, client_context(files)
-        way = outbound.client(
-            server_url, self._tls, proxy=proxy, transport=transport
-        )
+        way = outbound.client(server_url, self._tls, proxy=proxy, transport=transport)
         self._client = _Client(server_url, way, load_tls_key(files.key))
         self._node_id = 0
         self._context: Context | None = None

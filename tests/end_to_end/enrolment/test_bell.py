@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 
 from guilder_client import node as nodes
 from guilder_client.control import Bell
-from guilder_client.node import Node
+from guilder_client.node import Node, Pace
 from guilder_client.settings import SiteFile
 from guilder_server import enrol
 
@@ -40,7 +40,9 @@ class Sleeper:
         )
         app, self.num_asked = ClientApp(), 0
         url = f"https://127.0.0.1:{office.hub.port}"
-        self.node = Node(url, folder, app, {}, sleep=self.bell.sleep)
+        self.node = Node(
+            url, folder, app, {}, sleep=self.bell.sleep, pace=Pace(pull_s=0.1)
+        )
         pull = self.node._pull
 
         def counted() -> Any:
@@ -76,8 +78,8 @@ def ask(office: Office) -> Message:
     grid = office.hub.grid("run-1")
     (node_id,) = grid.get_node_ids()
     message = grid.create_message(RecordDict(), "train", node_id, "1")
-    (reply,) = grid.send_and_receive([message], timeout=20)
-    return reply
+    replies: list[Message] = grid.send_and_receive([message], timeout=20)
+    return replies[0]
 
 
 def test_a_sleeping_site_is_rung_and_answers(

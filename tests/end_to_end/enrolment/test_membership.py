@@ -218,6 +218,7 @@ def accepted(settings: SiteFile) -> str:
         site.ledger.shut()
 
 
+@pytest.mark.slow
 def test_a_site_that_leaves_ends_its_studies_and_keeps_ledger_and_keys(
     office: Office, settings: SiteFile, tmp_path: Path
 ) -> None:
@@ -239,6 +240,7 @@ def test_a_site_that_leaves_ends_its_studies_and_keeps_ledger_and_keys(
     assert office.hub.site_names() == {}
 
 
+@pytest.mark.slow
 def test_killed_while_leaving_the_same_command_does_the_rest(
     office: Office,
     settings: SiteFile,
@@ -272,6 +274,7 @@ def test_nobody_leaves_beside_a_running_client(
     assert "left" not in office.kinds()
 
 
+@pytest.mark.slow
 def test_with_a_server_that_does_not_answer_nothing_is_ended(
     office: Office, settings: SiteFile, tmp_path: Path
 ) -> None:
