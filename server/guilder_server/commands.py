@@ -174,7 +174,7 @@ def _control(server: Path) -> Any:
 def _follow(control: Any, run_id: str, as_json: bool) -> None:
     last: dict[str, Any] = {}
     for event in control.watch(run_id):
-        last = event
+        last = event if event["kind"] != "awaiting" else last
         typer.echo(json.dumps(event) if as_json else _event_line(event))
     if last.get("exit_code"):
         typer.echo(one_line(f"{last['id']} {last['what']}"), err=True)
@@ -189,6 +189,9 @@ def _event_line(event: dict[str, Any]) -> str:
         metrics = "  ".join(f"{k} {v:.4f}" for k, v in event["metrics"].items())
         sites = ", ".join(event["sites"])
         return one_line(f"round {event['round']}  {metrics}  sites {sites}", LONGEST)
+    if event["kind"] == "awaiting":
+        waits = "; ".join(f"{site} {why}" for site, why in event["sites"].items())
+        return one_line(f"awaiting  {waits or 'nobody any more'}", LONGEST)
     rest = {k: v for k, v in event.items() if k not in ("t", "kind") and v}
     parts = [event["kind"], *(f"{k}={v}" for k, v in rest.items())]
     return one_line(" ".join(parts), LONGEST)

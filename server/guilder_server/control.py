@@ -43,6 +43,8 @@ from guilder_shared.proto import control_pb2_grpc
 stubs: Any = control_pb2_grpc  # generated without types
 log = logging.getLogger(__name__)
 
+Awaited = Callable[[str], dict[str, str]]
+SILENCE_S = 3.0  # without an event, then a watcher is told who is awaited
 MOST_WATCHERS = 16
 MOST_CALLS = 8  # threads beside the watchers'
 SERVER_OPTIONS = (
@@ -82,6 +84,7 @@ class ControlServer:
         handler: What carries out the operator's words; called from many threads.
         register: Who belongs here; None where sites are certificates in a folder.
         attended: Keeps a site online that listens here; see `Hub.attended`.
+        awaited: Whom a run waits for, and why; see `Hub.awaited`.
     """
 
     def __init__(
@@ -90,7 +93,9 @@ class ControlServer:
         handler: RunHandler,
         register: Register | None = None,
         attended: Attended = lambda _name, _ring: contextlib.nullcontext(),
+        awaited: Awaited = lambda _run_id: {},
     ) -> None:
+        self._awaited = awaited
         self._settings = settings
         self._attended = attended
         self._handler = handler
@@ -157,7 +162,9 @@ class ControlServer:
             tls.KeyFiles(keys.key, keys.certificate, keys.authority)
         )  # the same checks as the sites' port
         members = grpc.aio.server(options=SERVER_OPTIONS)
-        stubs.add_ControlServicer_to_server(_Service(desk, self._handler), members)
+        stubs.add_ControlServicer_to_server(
+            _Service(desk, self._handler, self._awaited), members
+        )
         mutual = _credentials(keys, mutual=True)
         self.port = _bind(members, settings.control_address, mutual)
         stubs.add_MembershipServicer_to_server(
@@ -225,8 +232,9 @@ def _bind(server: Any, place: tuple[str, int], credentials: Any) -> int:
 class _Service:
     """Each call: who asks, the handler's answer, errors as data."""
 
-    def __init__(self, desk: Desk, handler: RunHandler) -> None:
+    def __init__(self, desk: Desk, handler: RunHandler, awaited: Awaited) -> None:
         self._desk = desk
+        self._awaited = awaited
         self._handler = handler
         self._watching = ThreadPoolExecutor(MOST_WATCHERS, "watch")
         self._num_watchers = 0
@@ -282,7 +290,7 @@ class _Service:
         try:
             with self._desk.door.holding(caller, gone.set):
                 async for event in self._events(request, gone):
-                    yield messages.RunEvent(json=json.dumps(event).encode())
+                    yield event
                 self._desk.door.let_in(context.auth_context(), "Watch")
         except Exception as error:
             await abort(context, error)
@@ -290,10 +298,8 @@ class _Service:
             gone.set()
             self._num_watchers -= 1
 
-    async def _events(
-        self, request: Any, gone: threading.Event
-    ) -> AsyncIterator[dict[str, Any]]:
-        """What the handler tells, from a thread of its own."""
+    async def _events(self, request: Any, gone: threading.Event) -> AsyncIterator[Any]:
+        """What the handler tells, from a thread of its own; and who is awaited."""
         loop = asyncio.get_running_loop()
         told: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
 
@@ -310,8 +316,18 @@ class _Service:
                 tell(None)
 
         following = loop.run_in_executor(self._watching, follow)
-        while (event := await told.get()) is not None:
-            yield event
+        awaited: dict[str, str] = {}
+        while True:
+            try:
+                event = await asyncio.wait_for(told.get(), SILENCE_S)
+            except TimeoutError:
+                if awaited != (now := self._awaited(request.run_id)):
+                    awaited = now
+                    yield messages.RunEvent(awaited=json.dumps(awaited).encode())
+                continue
+            if event is None:
+                break
+            yield messages.RunEvent(json=json.dumps(event).encode())
         await following  # raises what ended it
 
 

@@ -27,7 +27,7 @@ from flwr.supercore.run import Run
 
 from guilder_server.edge import Edge
 from guilder_server.fleet import MIB, Fleet
-from guilder_server.links import Fate, Links
+from guilder_server.links import NOT_ONLINE, Fate, Links
 from guilder_server.uploads import UploadGate
 
 log = logging.getLogger("guilder.hub")
@@ -123,6 +123,25 @@ class Hub:
             self._links.activate_task(task_id)
             self._grids[run_id] = HubGrid(self._fleet, self._links, run)
         return self._grids[run_id]
+
+    def awaited(self, run_id: str) -> dict[str, str]:
+        """Which sites an open run waits for, and why; empty for one that is not open.
+
+        A site that is not online is named too: the run may wait for it to come.
+        """
+        grid = self._grids.get(run_id)
+        if grid is None:
+            return {}
+        names = self._fleet.names()
+        found = {
+            name: NOT_ONLINE
+            for node_id, name in names.items()
+            if not self._links.is_online(node_id)
+        }
+        for node_id, why in grid.awaited():
+            if why and node_id in names:
+                found[names[node_id]] = why
+        return found
 
     def close_run(self, run_id: str) -> None:
         """End a run: its open messages and replies are forgotten.
@@ -238,6 +257,13 @@ class HubGrid(Grid):
             self._links.drop(message_id)
             replies.append(_error(asked, AWAY if away else LOST))
         return replies
+
+    def awaited(self) -> list[tuple[int, str]]:
+        """Node id and reason of every message without a whole answer."""
+        return [
+            (asked.metadata.dst_node_id, self._links.awaited(message_id))
+            for message_id, asked in list(self._asked.items())
+        ]
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None

@@ -19,6 +19,8 @@ from flwr.superlink.federation.noop_federation_manager import NoOpFederationMana
 
 from guilder_server.uploads import UploadGate
 
+NOT_ONLINE = "is not online"
+
 
 class Fate(Enum):
     """What has become of a message."""
@@ -112,6 +114,20 @@ class Links(InMemoryLinkState):
                 return Fate.LOST
             online = self.is_online(message.metadata.dst_node_id)
             return Fate.WAITING if online else Fate.AWAY
+
+    def awaited(self, message_id: str) -> str:
+        """Why a message has no whole answer yet; empty if it has, or is asked anew."""
+        with self.lock:
+            fate = self.fate(message_id)
+            if fate is Fate.AWAY:
+                return NOT_ONLINE
+            if fate is not Fate.WAITING:
+                return ""
+            if message_id in self.message_ins_id_to_message_res_id:
+                return "sends its answer"
+            if self.message_ins_store[message_id].metadata.delivered_at:
+                return "works on it"
+            return "has not fetched it yet"
 
     def take(self, message_id: str) -> tuple[Metadata, dict[str, bytes]]:
         """Hand over the reply to an answered message and forget both.

@@ -87,7 +87,7 @@ def _serve(
         )
         renewing = (register, keys, context, stop)
         threading.Thread(target=_keep_certificate, args=renewing, daemon=True).start()
-    control = ControlServer(settings, service, register, hub.attended)
+    control = ControlServer(settings, service, register, hub.attended, hub.awaited)
     control.start()
     hub.start(control.behind_the_public_port())
     service.start()

@@ -325,3 +325,23 @@ def test_a_failing_housekeeping_does_not_end_the_listener(
     consortium.node("alder", hub.port, echo())
 
     assert eventually(lambda: list(hub.grid("run-1").get_node_ids()))
+
+
+def test_who_is_awaited_is_told_with_the_reason(
+    consortium: Any, eventually: Any
+) -> None:
+    hub, go = consortium.hub(), threading.Event()
+    consortium.node("alder", hub.port, echo(before=lambda: go.wait(30)))
+    consortium.node("birch", hub.port, echo())
+    grid = hub.grid("run-1")
+    eventually(lambda: len(grid.get_node_ids()) == 2)
+    (asked,) = ask(grid, [node_id_of(hub, "alder")])
+
+    eventually(lambda: hub.awaited("run-1").get("alder") == "works on it")
+    assert hub.awaited("run-1")["cedar"] == "is not online"  # it never came
+    assert "birch" not in hub.awaited("run-1")  # it is there and owes nothing
+    go.set()
+    eventually(lambda: grid.pull_messages([asked]))
+
+    assert hub.awaited("run-1") == {"cedar": "is not online"}
+    assert hub.awaited("run-2") == {}

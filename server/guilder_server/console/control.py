@@ -29,6 +29,7 @@ stubs: Any = control_pb2_grpc  # generated without types
 REPLY_S = 120.0  # solving a plan takes seconds
 PATIENCE_S = 60.0  # how long a watcher waits for a server that restarts
 RETRY_S = 0.2
+AWAITING = "awaiting"  # no event of the run: nothing stores it
 CLIENT_OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.keepalive_time_ms", 30_000),  # a dead connection is noticed while watching
@@ -178,7 +179,8 @@ class ControlClient:
         """Follow a run from its first event to its last.
 
         Each event comes once, also across a restart of the server: once connected,
-        the watch waits `patience_s` for the server to come back.
+        the watch waits `patience_s` for the server to come back. In between, when a
+        run is silent, comes who is awaited: kind "awaiting", site -> why.
 
         Raises:
             GuilderError: As in `submit`.
@@ -188,8 +190,12 @@ class ControlClient:
             call = self._calls.Watch(messages.WatchRequest(run_id=run_id, after=seen))
             try:
                 for event in call:
-                    seen, away_since = seen + 1, float("inf")
-                    yield json.loads(event.json)
+                    away_since = float("inf")
+                    if event.json:
+                        seen += 1
+                        yield json.loads(event.json)
+                    elif event.awaited:
+                        yield {"kind": AWAITING, "sites": json.loads(event.awaited)}
                 return
             except grpc.RpcError as error:
                 now = time.monotonic()

@@ -94,12 +94,15 @@ class Place:
         (self.folder / "server.toml").write_text(SERVER_TOML)
         self.settings = ServerFile.load(self.folder / "server.toml")
         self.runs = Runs()
+        self.awaited: dict[str, str] = {}
         self.server = self.start(0)
 
     def start(self, port: int) -> ControlServer:
         chosen = self.settings.server.model_copy(update={"control_port": port})
         self.settings = self.settings.model_copy(update={"server": chosen})
-        server = ControlServer(self.settings, self.runs)
+        server = ControlServer(
+            self.settings, self.runs, awaited=lambda _run_id: dict(self.awaited)
+        )
         server.start()
         chosen = chosen.model_copy(update={"control_port": server.port})
         self.settings = self.settings.model_copy(update={"server": chosen})

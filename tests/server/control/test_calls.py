@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from guilder_server import control
 from guilder_server.console.control import ControlClient
 from guilder_server.control import MOST_WATCHERS
 from guilder_shared.errors import (
@@ -177,3 +178,37 @@ def test_an_error_with_an_id_of_its_own_making_is_told_as_a_bug(
         client.submit(b"{}")
 
     assert caught.value.error_id == "GLD-R012"
+
+
+def test_a_watcher_is_told_who_is_awaited_and_why(
+    place: Place, client: ControlClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "SILENCE_S", 0.01)
+    place.awaited.update({"bank-a": "is not online"})
+
+    watch = client.watch("run-1")
+    first = next(watch)
+    place.runs.more.put({"kind": "finished"})
+    place.runs.more.put(None)
+
+    assert first == {"kind": "awaiting", "sites": {"bank-a": "is not online"}}
+    assert list(watch) == [{"kind": "finished"}]  # and it is told once
+
+
+def test_who_is_awaited_counts_as_no_event_when_the_server_restarts(
+    place: Place, client: ControlClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "SILENCE_S", 0.01)
+    place.awaited.update({"bank-a": "works on it"})
+    watch = client.watch("run-1")
+    seen = [next(watch)]
+    place.runs.more.put({"round": 1})
+    seen.append(next(watch))
+
+    place.server.stop()
+    place.server = place.start(place.server.port)
+    place.runs.more.put({"round": 2})
+    place.runs.more.put(None)
+
+    rounds = [event for event in [*seen, *watch] if "round" in event]
+    assert rounds == [{"round": 1}, {"round": 2}]
