@@ -30,6 +30,17 @@ OFFER_S: Final = 120.0
 CLOSE_S: Final = 30.0  # stock Flower starts a process for it, at every site
 POLL_S: Final = 0.02
 AGAIN_S: Final = 1.0  # before a site is offered the run again that waits or is paused
+LEDGER_FIX: Final = (
+    "tell its officer; `guilder server witnessed {site}` says what the site must put "
+    "back or charge; then `guilder run resume`"
+)
+OWN_FIXES: Final = {  # what the operator can do, by the id of the site's own error
+    "GLD-I080": LEDGER_FIX,
+    "GLD-I081": LEDGER_FIX,
+    "GLD-S050": "wait until the site has heard what it waits for, then `guilder run "
+    "resume`",
+}
+OTHERWISE: Final = "change the study, or submit it to the others alone (--sites)"
 
 
 @dataclass(frozen=True)
@@ -224,6 +235,7 @@ def refusal(site: str, verdict: Verdict, reason: str) -> GuilderError:
             why=reason,
             fix="lower epsilon or rounds, or ask the site; nothing was charged for it",
         )
-    return PolicyRefused(
-        "GLD-S010", f"site {site!r} refused the study", why=reason or str(verdict)
-    )
+    told = {error_id: fix for error_id, fix in OWN_FIXES.items() if error_id in reason}
+    fix = next(iter(told.values()), OTHERWISE).format(site=site)
+    what = f"site {site!r} refused the study"
+    return PolicyRefused("GLD-S010", what, why=reason or str(verdict), fix=fix)

@@ -4,12 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from guilder.cli import app
+from guilder_server import cohort
 from guilder_server.heads import FILE, Heads
 from guilder_server.init import init_local
-from guilder_shared.messages import Head
+from guilder_shared.messages import Head, Verdict
 from guilder_simulations.studies import path_of
 
 
@@ -42,3 +44,19 @@ def test_what_is_lost_is_summed_over_studies_as_the_officer_must_charge_it(
     assert lines[-1].split("--epsilon ")[1].startswith(f"{one:g} --delta")
     assert "nothing after 3" in ask("a", "--after", "3")
     assert "nothing after 0" in ask("b")
+
+
+@pytest.mark.parametrize(
+    ("reason", "fix"),
+    [
+        ("GLD-I080: older", "guilder server witnessed a`"),
+        ("GLD-I081: another", "guilder server witnessed a`"),
+        ("GLD-S050: waits", "guilder run resume"),
+        ("GLD-S001: no such recipe", "--sites"),
+    ],
+)
+def test_the_operator_is_told_what_to_do_about_a_refusal(reason: str, fix: str) -> None:
+    error = cohort.refusal("a", Verdict.REFUSED_BY_POLICY, reason)
+
+    assert error.why == reason
+    assert fix in error.fix
