@@ -108,12 +108,12 @@ def demand_near(value: float, lower: float, upper: float) -> None:
     """Raise unless a tight figure lies within another method's bounds, and a bit more.
 
     Below them by 2 % is a fault. Above them it is pessimistic, as its grid is for very
-    small epsilons; by 10 % and 0.02 it is a fault as well.
+    small epsilons; by 2 % and 0.02 it is a fault as well (design 5.12).
 
     Raises:
         PlanError: GLD-P004.
     """
-    if lower * 0.98 - 1e-6 <= value <= upper * 1.1 + 0.02:
+    if lower * 0.98 - 1e-6 <= value <= upper * 1.02 + 0.02:
         return
     raise PlanError(
         "GLD-P004",
