@@ -1,5 +1,9 @@
 """Fixtures for whole rooms: a consortium with keys, a hub and resident nodes."""
 
+import base64
+import contextlib
+import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -63,6 +67,85 @@ def consortium(tmp_path: Path) -> Iterator[Consortium]:
     made = Consortium(tmp_path / "consortium", ("alder", "birch", "cedar"))
     yield made
     made.close()
+
+
+class Proxy:
+    """A CONNECT proxy on loopback that knows one host and wants one password."""
+
+    def __init__(self, host: str, target: int, tls_keys: Path | None = None) -> None:
+        self._host, self._target = host, target
+        self._tls = None
+        if tls_keys is not None:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(tls_keys / "server.pem", tls_keys / "server.key")
+        self.asked: list[str] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                caller, _ = self._socket.accept()
+                threading.Thread(
+                    target=self._serve, args=(caller,), daemon=True
+                ).start()
+
+    def _serve(self, plain: socket.socket) -> None:
+        with contextlib.suppress(OSError), plain:
+            caller = plain
+            if self._tls is not None:
+                caller = self._tls.wrap_socket(plain, server_side=True)
+            head = b""
+            while b"\r\n\r\n" not in head:
+                head += caller.recv(4096)
+            lines = head.decode().split("\r\n")
+            self.asked.append(lines[0])
+            secret = base64.b64encode(b"ward-3:s3cret").decode()
+            if f"Proxy-Authorization: Basic {secret}" not in lines:
+                caller.sendall(
+                    b"HTTP/1.1 407 Proxy Authentication Required\r\n"
+                    b'Proxy-Authenticate: Basic realm="x"\r\nContent-Length: 0\r\n\r\n'
+                )
+                return
+            if not lines[0].startswith(f"CONNECT {self._host}:"):
+                caller.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+                return
+            with socket.create_connection(("127.0.0.1", self._target)) as inner:
+                caller.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                back = threading.Thread(target=_copy, args=(inner, caller), daemon=True)
+                back.start()
+                _copy(caller, inner)
+                back.join()
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while piece := source.recv(1 << 16):
+            sink.sendall(piece)
+    for each in (source, sink):
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def connect_proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Proxy]]:
+    """Starts proxies; what the environment says of proxies is not heard."""
+    for name in ("http", "https", "no", "all"):
+        monkeypatch.delenv(f"{name}_proxy", raising=False)
+        monkeypatch.delenv(f"{name.upper()}_PROXY", raising=False)
+    started: list[Proxy] = []
+
+    def start(*args: Any, **settings: Any) -> Proxy:
+        started.append(Proxy(*args, **settings))
+        return started[-1]
+
+    yield start
+    for proxy in started:
+        proxy.close()
 
 
 @pytest.fixture

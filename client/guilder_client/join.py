@@ -9,11 +9,9 @@ durable before anything is sent; the certificate is written last. Killed anywher
 same command goes on with the same keys and gets the same certificate.
 """
 
-import ipaddress
 import json
 import os
 import secrets
-import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -30,8 +28,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from guilder_client import outbound, skeleton
-from guilder_client.settings import SiteFile
-from guilder_shared import authority, drafts, durable
+from guilder_client.settings import ProxyLines, SiteFile
+from guilder_shared import authority, drafts, durable, tunnel
 from guilder_shared.certificates import load_certificate, load_tls_key
 from guilder_shared.errors import EnrolmentError, GuilderError, NetworkError
 from guilder_shared.identity import SigningKey, read_private, write_private
@@ -147,10 +145,7 @@ def _ask_as_member(settings: SiteFile, call: str, request: Any) -> Any:
         read_private(keys.key),
         keys.certificate.read_bytes(),
     )
-    options: list[tuple[str, int | str]] = [
-        ("grpc.max_receive_message_length", LARGEST_REPLY)
-    ]
-    options += outbound.grpc_proxy(settings.site.server, settings.proxy)
+    options = _options(settings.site.server, settings.proxy)
     with grpc.secure_channel(_address(host, port), credentials, options) as channel:
         try:
             return getattr(stubs.MembershipStub(channel), call)(
@@ -194,10 +189,9 @@ def _shake_hands(token: Token, context: ssl.SSLContext) -> list[x509.Certificate
     """Connect, shake hands, hang up; what the server showed."""
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["h2"])
-    place = (token.host, token.port)
     try:
         with (
-            socket.create_connection(place, CONNECT_S) as plain,
+            tunnel.connect(token.host, token.port, CONNECT_S) as plain,
             context.wrap_socket(plain, server_hostname=JOIN_NAME) as secure,
         ):
             return [x509.load_der_x509_certificate(der) for der in _shown(secure)]
@@ -207,10 +201,15 @@ def _shake_hands(token: Token, context: ssl.SSLContext) -> list[x509.Certificate
         raise NetworkError(
             "GLD-N080",
             f"no server to join at {token.host}:{token.port} "
-            f"({one_line(str(getattr(error, 'reason', None) or error), 200)})",
-            fix="Is it started, and is the port open towards it? Try again later: the "
-            "token stays good.",
+            f"({one_line(_reason(error), 200)})",
+            fix="Is it started, and is the port open towards it? HTTPS_PROXY names a "
+            "proxy, if there is one. Try again later: the token stays good.",
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    told = getattr(error, "reason", None) or getattr(error, "strerror", None)
+    return str(told or error)
 
 
 def _shown(secure: ssl.SSLSocket) -> list[bytes]:
@@ -292,7 +291,8 @@ def _ask(
     credentials = grpc.ssl_channel_credentials(root.public_bytes(Encoding.PEM))
     place = _address(token.host, token.port)
     # The root was pinned and the host's name checked; this name finds the listener.
-    options = [*_options(token.host), ("grpc.ssl_target_name_override", JOIN_NAME)]
+    options = _options(f"https://{place}", None)
+    options.append(("grpc.ssl_target_name_override", JOIN_NAME))
     request = messages.JoinRequest(
         invitation_id=token.invitation_id,
         secret=token.secret,
@@ -366,21 +366,10 @@ def _another_server(token: Token, reason: str) -> GuilderError:
     )
 
 
-def _options(host: str) -> list[tuple[str, int | str]]:
-    options: list[tuple[str, int | str]] = [
-        ("grpc.max_receive_message_length", LARGEST_REPLY)
-    ]
-    if _is_loopback(host):  # gRPC would send even this through a proxy
-        options.append(("grpc.enable_http_proxy", 0))
-    return options
+def _options(url: str, proxy: ProxyLines | None) -> list[tuple[str, int | str]]:
+    largest = ("grpc.max_receive_message_length", LARGEST_REPLY)
+    return [largest, *outbound.grpc_proxy(url, proxy)]
 
 
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

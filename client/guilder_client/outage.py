@@ -4,7 +4,6 @@ Raises what no further try would mend. It opens no connection and keeps nothing.
 """
 
 import email.utils
-import ipaddress
 import ssl
 import time
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ import httpx
 
 from guilder_shared.errors import EnrolmentError, NetworkError
 from guilder_shared.plain_text import one_line
+from guilder_shared.tunnel import is_this_machine
 
 AHEAD_S = 5.0  # Flower's SYSTEM_TIME_TOLERANCE: a header signed later is refused
 OLDEST_HEADER_S = 300.0
@@ -90,8 +90,4 @@ def judge_tls(error: Exception, url: str) -> None:
 
 def is_loopback(url: str) -> bool:
     """Whether a URL's host is this machine, by its name or address alone."""
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return is_this_machine(urlsplit(url).hostname or "")

@@ -15,6 +15,7 @@ from guilder_client.outage import is_loopback
 from guilder_client.settings import ProxyLines
 from guilder_shared.errors import EnrolmentError
 from guilder_shared.identity import read_private
+from guilder_shared.tunnel import proxy_to
 
 LARGEST_ANSWER = 16 << 20  # Flower sends objects in pieces of 5 MiB
 
@@ -57,15 +58,14 @@ def grpc_proxy(url: str, proxy: ProxyLines | None) -> list[tuple[str, str | int]
 
     Args:
         url: Of the server.
-        proxy: Of site.toml; None: what https_proxy and no_proxy say.
+        proxy: Of site.toml; None: what HTTPS_PROXY and NO_PROXY say.
 
     Raises:
         EnrolmentError: The proxy's password cannot be read.
     """
-    if is_loopback(url):
-        return [("grpc.enable_http_proxy", 0)]
-    if proxy is None:
-        return []
+    if proxy is None or is_loopback(url):  # gRPC would send even loopback through one
+        found = proxy_to(urlsplit(url).hostname or "")
+        return [("grpc.http_proxy", found) if found else ("grpc.enable_http_proxy", 0)]
     place, who = urlsplit(proxy.url), ""
     if proxy.user is not None and proxy.password is not None:
         password = read_private(proxy.password).decode("utf-8", "replace").strip()

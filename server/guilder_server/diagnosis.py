@@ -4,7 +4,6 @@ gRPC tells a missing server, a foreign authority and a refused certificate apart
 its log only. This module speaks no gRPC and sends nothing but the handshake.
 """
 
-import ipaddress
 import socket
 import ssl
 from pathlib import Path
@@ -90,11 +89,3 @@ def _refused(place: str, reason: str) -> NetworkError:
 def address(host: str, port: int) -> str:
     """`host:port`, brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine, by its name or address alone."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,7 +1,7 @@
 """A site behind its institution's proxy: CONNECT, passwords, the proxy's own TLS."""
 
-import base64
 import contextlib
+import functools
 import logging
 import socket
 import ssl
@@ -23,79 +23,18 @@ pytestmark = pytest.mark.timeout(60)
 HOST = "fl.example.test"  # no such name exists: only the proxy knows the way
 
 
-class Proxy:
-    """A CONNECT proxy on loopback that knows one host and wants one password."""
-
-    def __init__(self, target: int, tls_keys: Path | None = None) -> None:
-        self._target = target
-        self._tls = None
-        if tls_keys is not None:
-            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self._tls.load_cert_chain(tls_keys / "server.pem", tls_keys / "server.key")
-        self.asked: list[str] = []
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self._socket.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                caller, _ = self._socket.accept()
-                threading.Thread(
-                    target=self._serve, args=(caller,), daemon=True
-                ).start()
-
-    def _serve(self, plain: socket.socket) -> None:
-        with contextlib.suppress(OSError), plain:
-            caller = plain
-            if self._tls is not None:
-                caller = self._tls.wrap_socket(plain, server_side=True)
-            head = b""
-            while b"\r\n\r\n" not in head:
-                head += caller.recv(4096)
-            lines = head.decode().split("\r\n")
-            self.asked.append(lines[0])
-            secret = base64.b64encode(b"ward-3:s3cret").decode()
-            if f"Proxy-Authorization: Basic {secret}" not in lines:
-                caller.sendall(
-                    b"HTTP/1.1 407 Proxy Authentication Required\r\n"
-                    b'Proxy-Authenticate: Basic realm="x"\r\nContent-Length: 0\r\n\r\n'
-                )
-                return
-            if not lines[0].startswith(f"CONNECT {HOST}:"):
-                caller.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-                return
-            with socket.create_connection(("127.0.0.1", self._target)) as inner:
-                caller.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-                back = threading.Thread(target=_copy, args=(inner, caller), daemon=True)
-                back.start()
-                _copy(caller, inner)
-                back.join()
-
-
-def _copy(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while piece := source.recv(1 << 16):
-            sink.sendall(piece)
-    for each in (source, sink):
-        with contextlib.suppress(OSError):
-            each.shutdown(socket.SHUT_RDWR)
-
-
 class Place:
     """A server that is reached by name through the proxy, and one site's keys."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, connect_proxy: Any) -> None:
         certificates.init_local_sites(folder, ["alder"], [HOST, "127.0.0.1"])
         self.site = folder / "sites" / "alder"
         roster = certificates.roster(folder / "server" / "sites")
         keys = {name: site.node_key for name, site in roster.items()}
         self.hub = Hub(("127.0.0.1", 0), tls.server_context(folder / "server"), keys)
         self.hub.start()
-        self.proxy = Proxy(self.hub.port)
+        self.start_proxy = functools.partial(connect_proxy, HOST)
+        self.proxy = self.start_proxy(self.hub.port)
         self.online = threading.Event()
         self.password = folder / "proxy.password"
         self.password.write_text("s3cret\n")
@@ -131,12 +70,9 @@ def _app() -> Any:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    for name in ("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    place = Place(tmp_path)
+def place(tmp_path: Path, connect_proxy: Any) -> Iterator[Place]:
+    place = Place(tmp_path, connect_proxy)
     yield place
-    place.proxy.close()
     place.hub.stop()
 
 
@@ -194,8 +130,7 @@ def test_a_proxy_may_speak_tls_with_an_authority_of_its_institution(
 ) -> None:
     other = tmp_path / "institution"
     certificates.init_local_sites(other, ["x"], ["127.0.0.1"])
-    place.proxy.close()
-    place.proxy = Proxy(place.hub.port, tls_keys=other / "server")
+    place.proxy = place.start_proxy(place.hub.port, tls_keys=other / "server")
     url = f"https://127.0.0.1:{place.proxy.port}"
     lines = place.lines(url=url, authority=other / "server" / "ca.pem")
 
@@ -207,8 +142,7 @@ def test_a_proxy_of_another_authority_gets_no_password(
 ) -> None:
     other = tmp_path / "institution"
     certificates.init_local_sites(other, ["x"], ["127.0.0.1"])
-    place.proxy.close()
-    place.proxy = Proxy(place.hub.port, tls_keys=other / "server")
+    place.proxy = place.start_proxy(place.hub.port, tls_keys=other / "server")
     url = f"https://127.0.0.1:{place.proxy.port}"
     lines = place.lines(url=url, authority=place.site / "ca.pem")
 
@@ -234,8 +168,7 @@ def test_a_proxy_that_inspects_tls_is_not_the_server(
                 inspector.wrap_socket(plain, server_side=True)
 
     threading.Thread(target=inspect, daemon=True).start()
-    place.proxy.close()
-    place.proxy = Proxy(listening.getsockname()[1])
+    place.proxy = place.start_proxy(listening.getsockname()[1])
 
     with pytest.raises(EnrolmentError) as caught:
         place.node(place.lines()).run_forever(threading.Event())

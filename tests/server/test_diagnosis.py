@@ -11,6 +11,7 @@ import pytest
 
 from guilder_server import diagnosis
 from guilder_shared import certificates, tls
+from guilder_shared.tunnel import is_this_machine
 
 
 @pytest.fixture
@@ -133,4 +134,4 @@ def test_loopback_is_known_by_its_address(
     host: str, shown: str, is_loopback: bool
 ) -> None:
     assert diagnosis.address(host, 1) == shown
-    assert diagnosis.is_loopback(host) is is_loopback
+    assert is_this_machine(host) is is_loopback

@@ -23,6 +23,7 @@ from guilder_shared.plain_text import one_line
 from guilder_shared.proto import control_pb2 as messages
 from guilder_shared.proto import control_pb2_grpc
 from guilder_shared.telling import ERROR_KEY, unpack
+from guilder_shared.tunnel import is_this_machine
 
 stubs: Any = control_pb2_grpc  # generated without types
 
@@ -60,7 +61,7 @@ class ControlClient:
             authority.read_bytes(), read_private(key), certificate.read_bytes()
         )
         options = [*CLIENT_OPTIONS]
-        if diagnosis.is_loopback(host):  # gRPC would send even this through a proxy
+        if is_this_machine(host):  # gRPC would send even this through a proxy
             options.append(("grpc.enable_http_proxy", 0))
         self._channel = grpc.secure_channel(
             diagnosis.address(host, port), credentials, options

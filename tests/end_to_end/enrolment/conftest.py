@@ -44,9 +44,9 @@ class Runs:
 class Office:
     """One consortium's server, and folders of those who join it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = "127.0.0.1") -> None:
         self.folder = folder
-        init_server(folder, host="127.0.0.1", port=free_ports(1)[0])
+        init_server(folder, host=host, port=free_ports(1)[0])
         self.settings = ServerFile.load(folder / "server" / "server.toml")
         self.start()
 
@@ -92,6 +92,14 @@ class Office:
 
     def kinds(self) -> list[str]:
         return [entry.kind for entry in self.register.entries()]
+
+
+@pytest.fixture
+def far_office(tmp_path: Path) -> Iterator[Office]:
+    """A server by a name that only a proxy knows."""
+    office = Office(tmp_path / "far", "fl.example.test")
+    yield office
+    office.stop()
 
 
 @pytest.fixture

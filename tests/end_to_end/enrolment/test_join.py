@@ -15,6 +15,7 @@ from guilder_shared import durable, tls
 from guilder_shared.certificates import load_certificate, read_site
 from guilder_shared.errors import EnrolmentError, NetworkError
 from guilder_shared.identity import SigningKey
+from guilder_shared.invitation import Token
 
 Office = Any  # the fixture `office`; see conftest.py
 
@@ -233,3 +234,50 @@ def test_the_operators_file_names_the_server_and_the_key(
         "operator.toml",
     ]
     assert isinstance(office.admin(), ControlClient)
+
+
+@pytest.fixture
+def far_token(far_office: Office) -> Token:
+    token: Token = far_office.register.invite(
+        "root",
+        "bank-a",
+        role="site",
+        hours=1.0,
+        needs_approval=False,
+        place=("fl.example.test", far_office.hub.port),
+    )
+    return token
+
+
+def test_a_site_joins_through_a_proxy_that_learns_only_where_to(
+    far_office: Office,
+    far_token: Token,
+    connect_proxy: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxy = connect_proxy("fl.example.test", far_office.hub.port)
+    url = f"http://ward-3:s3cret@127.0.0.1:{proxy.port}"
+    monkeypatch.setenv("HTTPS_PROXY", url)
+
+    folder = far_office.join(far_token)
+
+    assert (folder / "site.pem").exists()
+    place = f"fl.example.test:{far_office.hub.port}"
+    assert set(proxy.asked) == {f"CONNECT {place} HTTP/1.1"}
+
+
+def test_what_a_proxy_answers_is_told_without_its_password(
+    far_office: Office,
+    far_token: Token,
+    connect_proxy: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxy = connect_proxy("fl.example.test", far_office.hub.port)
+    url = f"http://ward-3:wr0ng@127.0.0.1:{proxy.port}"
+    monkeypatch.setenv("HTTPS_PROXY", url)
+
+    with pytest.raises(NetworkError, match="407") as caught:
+        far_office.join(far_token)
+
+    assert caught.value.error_id == "GLD-N080"
+    assert "wr0ng" not in str(caught.value)

@@ -1,0 +1,75 @@
+"""A plain connection to a server, straight or through the proxy that stands before it.
+
+The proxy is the one that HTTPS_PROXY names, unless NO_PROXY or the server's being this
+machine says otherwise; it is asked for a tunnel (CONNECT) and learns the server's host
+and port. What runs inside is the caller's.
+"""
+
+import base64
+import ipaddress
+import socket
+import urllib.request
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from guilder_shared.plain_text import one_line
+
+MOST_HEAD = 32 << 10  # of the proxy's answer
+
+
+class TunnelRefusedError(OSError):
+    """The proxy let nobody through; `strerror` is what it said."""
+
+
+def proxy_to(host: str) -> str:
+    """The URL of the proxy on the way to a host; empty where there is none."""
+    if is_this_machine(host) or urllib.request.proxy_bypass(host):
+        return ""
+    return urllib.request.getproxies().get("https", "")
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is this machine, by its name or address alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def connect(host: str, port: int, timeout_s: float) -> socket.socket:
+    """Connect to `host:port`; each step has `timeout_s`.
+
+    Raises:
+        OSError: It cannot be reached. TunnelRefusedError: the proxy refused, or is
+            no HTTP proxy; one that itself speaks TLS is not.
+    """
+    proxy = proxy_to(host)
+    if not proxy:
+        return socket.create_connection((host, port), timeout_s)
+    parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    place = (parts.hostname or "", parts.port or 3128)
+    plain = socket.create_connection(place, timeout_s)
+    try:
+        _ask(plain, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", parts)
+    except BaseException:
+        plain.close()
+        raise
+    return plain
+
+
+def _ask(plain: socket.socket, target: str, proxy: Any) -> None:
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    if proxy.username:
+        pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
+        coded = base64.b64encode(pair.encode()).decode()
+        lines.append(f"Proxy-Authorization: Basic {coded}")
+    plain.sendall("\r\n".join([*lines, "", ""]).encode())
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):  # byte by byte: what follows is TLS
+        byte = plain.recv(1)
+        head += byte
+        if not byte or len(head) > MOST_HEAD:
+            raise TunnelRefusedError(0, "the proxy gave no answer")
+    status = head.split(b"\r\n", 1)[0].decode("latin-1")
+    if status.split()[1:2] != ["200"]:
+        raise TunnelRefusedError(0, f"the proxy said {one_line(status, 80)}")
