@@ -5,12 +5,13 @@ read no row. A refusal names the rule and its line in site.toml.
 """
 
 import logging
+from typing import Any
 
 from guilder_client import consent, terms
 from guilder_client.rollback import demand_newest
 from guilder_client.settings import SiteFile
 from guilder_client.site import Site
-from guilder_shared import tasks
+from guilder_shared import installed, recipes
 from guilder_shared.errors import (
     BudgetSpent,
     GuilderError,
@@ -158,7 +159,7 @@ def permit(settings: SiteFile, study: Study) -> None:
     """
     policy, name = settings.policy, settings.site.name
     where = "[policy] in site.toml"
-    tasks.recipe(study.study.recipe)  # StudyError if it is not installed here
+    recipes.admit(settings.recipe, study.study.recipe, who=name)
     registry.ready(study)
     if study.study.recipe not in policy.recipes:
         raise PolicyRefused(
@@ -269,5 +270,16 @@ def _reserve(site: Site, study: Study, offer: Offer) -> Grant:
             "plan": plan.facts(),
             "mechanism": study.privacy.mechanism,
             "simulated": site.seed is not None,
+            **_software(site, study),
         },
     )
+
+
+def _software(site: Site, study: Study) -> dict[str, Any]:
+    """What is installed here, and whose recipe it is; public, for the report."""
+    if site.seed is not None:
+        return {}
+    name = study.study.recipe
+    code = recipes.admit(site.settings.recipe, name, who=site.name)
+    recipe = None if code is None else code.as_dict()
+    return {"software": {"installed": installed.digest(), "recipe": recipe}}

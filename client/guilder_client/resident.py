@@ -1,5 +1,6 @@
 """The client process: one site open, one node online, until stopped."""
 
+import json
 import logging
 import threading
 
@@ -9,7 +10,7 @@ from guilder_client.control import Bell
 from guilder_client.node import Node
 from guilder_client.settings import SiteFile
 from guilder_client.site import Site
-from guilder_shared import tls, wire
+from guilder_shared import durable, installed, tls, wire
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ def run_client(settings: SiteFile, stop: threading.Event) -> None:
         IntegrityError: The ledger was changed. EnrolmentError: a key is missing.
     """
     site = Site.open(settings)
+    _record(settings)
     keys = settings.keys
     warm_up = threading.Thread(target=_warm_up, daemon=True, name="warm-up")
 
@@ -66,6 +68,17 @@ def run_client(settings: SiteFile, stop: threading.Event) -> None:
         node.run_forever(stop)
     finally:
         site.ledger.shut()
+
+
+def _record(settings: SiteFile) -> None:
+    """Keep what is installed as this client starts; its digest is logged."""
+    told = {"sha256": installed.digest(), "packages": installed.listing()}
+    path = settings.site.state_dir / "installed.json"
+    try:
+        durable.write(path, json.dumps(told, indent=1).encode())
+    except OSError as error:
+        log.warning("%s cannot be written: %s", path, error.strerror)
+    log.info("installed packages have the digest %s", told["sha256"])
 
 
 def _warm_up() -> None:

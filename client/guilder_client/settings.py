@@ -20,6 +20,7 @@ from guilder_shared.settings.files import (
     Frozen,
     Listed,
     Name,
+    OwnRecipe,
     TableFile,
     Text,
     Url,
@@ -193,6 +194,11 @@ class SiteFile(File):
     )
     proxy: ProxyLines | None = Field(
         default=None, description="the way out; HTTPS_PROXY counts if left out"
+    )
+    recipe: dict[Name, OwnRecipe] = Field(
+        default_factory=dict,
+        max_length=1_000,
+        description="[recipe.NAME]: recipes of others that may run, by their wheel",
     )
     speed: Speed = Field(default=Speed(), description="how fast, never how private")
 

@@ -58,12 +58,12 @@ def show(
     offered = offers.find(study)
     summary = _summary(offered, offers, _grants(settings))
     if as_json:
-        sends = _sends(offered)
+        sends = _sends(settings, offered)
         typer.echo(json.dumps({**summary, "sends": sends, "study": offered.study}))
         return
     for line in forecasts.lines(settings, offered.read()):
         typer.echo(line)
-    typer.echo("\n".join(_sends_text(_sends(offered))))
+    typer.echo("\n".join(_sends_text(_sends(settings, offered))))
     typer.echo(f"state: {summary['state']}")
     short = offered.digest[:SHORT]
     typer.echo(f"next: guilder client studies preview | accept | refuse {short}")
@@ -214,10 +214,13 @@ def _state(offered: "Offered", offers: "Offers", grants: "list[Grant]") -> str:
     return decision or f"{offered.verdict}: {offered.reason}"
 
 
-def _sends(offered: "Offered") -> dict[str, Any]:
+def _sends(settings: "SiteFile", offered: "Offered") -> dict[str, Any]:
     """What leaves in all turns together, by the study alone."""
+    from guilder_shared import recipes
     from guilder_shared.models import registry
 
+    name = offered.read().study.recipe
+    recipes.admit(settings.recipe, name, who=settings.site.name)
     shapes = registry.shapes(offered.read())
     numbers = sum(_product(shape) for shape in shapes.values())
     return {

@@ -13,6 +13,7 @@ import typer
 from guilder import config_commands, demo_commands, doctor_commands, endings
 from guilder.model_commands import app as model_app
 from guilder.privacy_commands import app as privacy_app
+from guilder.recipe_commands import app as recipe_app
 from guilder_client.commands import app as client_app
 from guilder_client.join_commands import join, leave
 from guilder_server.commands import run_app, server_app
@@ -32,6 +33,7 @@ app.add_typer(client_app, name="client")
 app.add_typer(run_app, name="run")
 app.add_typer(privacy_app, name="privacy")
 app.add_typer(model_app, name="model")
+app.add_typer(recipe_app, name="recipe")
 app.add_typer(config_commands.app, name="config")
 server_app.command("witnessed")(witnessed)
 server_app.command("check")(doctor_commands.server_check)

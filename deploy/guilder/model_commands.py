@@ -45,7 +45,12 @@ def check(
     from guilder_shared.training import inspection
 
     if Path(model).suffix == ".toml":
-        found = inspection.of_study(Path(model), tuple(overrides or ()))
+        from guilder_shared import recipes
+        from guilder_shared.study import Study
+
+        changes = tuple(overrides or ())
+        recipes.trust_installed(Study.load(Path(model), changes).study.recipe)
+        found = inspection.of_study(Path(model), changes)
     else:
         found = inspection.of_module(model, shape, tokens)
     typer.echo(json.dumps(found.to_json()) if as_json else found.to_text())

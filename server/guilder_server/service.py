@@ -21,6 +21,7 @@ from guilder_server.grid import stopped_by_operator
 from guilder_server.heads import Heads
 from guilder_server.runstore import RunStore
 from guilder_server.settings import ServerFile
+from guilder_shared import recipes
 from guilder_shared.errors import GuilderError, RunFailed
 from guilder_shared.settings.mistakes import shown
 from guilder_shared.study import Study
@@ -44,6 +45,7 @@ class Service:
     def __init__(self, settings: ServerFile, open_grid: Any) -> None:
         self._settings = settings
         self._open_grid = open_grid
+        _admit_recipes(settings)
         self._runs = settings.server.storage / "runs"
         self._runs.mkdir(parents=True, exist_ok=True, mode=0o700)
         has_runs = any(self._runs.glob("*/run.db"))
@@ -244,6 +246,15 @@ class Service:
                 fix="guilder run list",
             )
         return folder
+
+
+def _admit_recipes(settings: ServerFile) -> None:
+    """Load the recipes of others that server.toml allows; one that is wrong is told."""
+    for name in settings.recipe:
+        try:
+            recipes.admit(settings.recipe, name, who="the server")
+        except GuilderError as error:
+            log.error("recipe %s is left out: %s", name, error)
 
 
 def not_written(error: Exception) -> RunFailed:

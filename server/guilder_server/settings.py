@@ -15,6 +15,7 @@ from guilder_shared.settings.files import (
     FilePath,
     Frozen,
     Name,
+    OwnRecipe,
     TableFile,
     Text,
     Url,
@@ -109,6 +110,11 @@ class ServerFile(File):
     )
     enrolment: Enrolment | None = Field(
         default=None, description="left out where sites are certificates in a folder"
+    )
+    recipe: dict[Name, OwnRecipe] = Field(
+        default_factory=dict,
+        max_length=1_000,
+        description="[recipe.NAME]: recipes of others that may run, by their wheel",
     )
     holdout: dict[Name, TableFile] = Field(
         default_factory=dict,

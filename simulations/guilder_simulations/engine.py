@@ -17,7 +17,7 @@ from guilder_client.settings import SiteFile, SiteKeys
 from guilder_client.site import Site
 from guilder_server import rounds
 from guilder_server.runstore import RunStore, plan_facts
-from guilder_shared import durable, reports
+from guilder_shared import durable, recipes, reports
 from guilder_shared.claims import claimed
 from guilder_shared.errors import StudyError
 from guilder_shared.identity import SigningKey
@@ -101,6 +101,7 @@ def simulate(study: Study, out: Path, *, watch: Watch | None = None) -> Run:
             "the study has no [simulation] part",
             fix="add one: sites, source, partition, seed (see docs/researcher.md)",
         )
+    recipes.trust_installed(study.study.recipe)
     dealt = _deal(study)
     plan = None if RunStore.begun(out) else accounting.solve(study)
     with claimed(out):

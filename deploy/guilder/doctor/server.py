@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from guilder.doctor import installed, keys, machine
+from guilder.doctor import keys, machine, versions
 from guilder.doctor.finding import Finding, fine, of, warning, wrong
 from guilder_server.glance import DAMAGED, glance
 from guilder_server.settings import ServerFile
@@ -34,7 +34,7 @@ def check(settings: ServerFile) -> Iterator[Finding]:
         )
     yield from _roster(settings.sites.folder)
     yield from machine.check(server.storage)
-    yield from installed.check()
+    yield from versions.check()
     yield from _runs(server.storage / "runs")
 
 

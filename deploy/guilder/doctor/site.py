@@ -6,7 +6,7 @@ where a study is named; what is found of them stays here.
 
 from collections.abc import Generator, Iterator
 
-from guilder.doctor import installed, keys, machine, network, rows
+from guilder.doctor import keys, machine, network, rows, versions
 from guilder.doctor.finding import Finding, fine, of, skipped, warning
 from guilder_client import policy, terms
 from guilder_client.data.source import open_source
@@ -42,7 +42,7 @@ def check(
         yield from network.check(settings.site.server, own)
     yield from keys.check(own, site=settings.site.name)
     yield from machine.check(settings.site.state_dir, device=settings.speed.device)
-    yield from installed.check()
+    yield from versions.check()
     opened = yield from _ledger(settings)
     for name, source in settings.data.items():
         if not source.path.exists():

@@ -67,6 +67,14 @@ def _identity(study: Report, say: Texts) -> str:
         (say("dataset"), study["dataset"]),
         (say("accepted_at"), study["accepted_at"]),
     ]
+    software = study.get("software")
+    if software is not None:
+        rows.append((say("installed"), software["installed"]))
+        if (code := software["recipe"]) is not None:
+            told = (
+                f"{code['package']} {code['version']}, wheel SHA-256 {code['sha256']}"
+            )
+            rows.append((say("code"), told))
     return f"<h3>{text(study['name'])}</h3>" + table((), rows, study["name"])
 
 

@@ -92,6 +92,7 @@ def _study(book: Book, grant: Grant) -> Report:
         "accepted_at": grant.reserved_at,
         "ended": grant.closed,
         "approval": approvals.approval(book, grant),
+        **_software(grant),
         "guarantee": words.guarantee(grant),
         "curve": figures.curve(grant),
         "beliefs": figures.beliefs(grant),
@@ -99,6 +100,12 @@ def _study(book: Book, grant: Grant) -> Report:
         "totals": _study_totals(grant),
         "releases": [_release(turn) for turn in grant.turns.values()],
     }
+
+
+def _software(grant: Grant) -> Report:
+    """What was installed at the site when it accepted; older sites did not say."""
+    told = grant.meta.get("software")
+    return {"software": told} if isinstance(told, dict) else {}
 
 
 def _events(grant: Grant) -> Report:

@@ -65,6 +65,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "run": ("Run and server", "运行与服务器"),
     "dataset": ("Dataset", "数据集"),
     "accepted_at": ("Accepted at", "接受时间"),
+    "installed": ("Installed packages, SHA-256", "已安装软件包的 SHA-256"),
+    "code": ("Recipe of others", "他方配方"),
     "promise": (
         "Whoever sees everything that left this site for this study learns almost the "
         "same whether {who}: (epsilon {epsilon}, delta {delta}) differential privacy, "

@@ -71,6 +71,15 @@ class Frozen(BaseModel):
     )
 
 
+class OwnRecipe(Frozen):
+    """A recipe of others that may run here: which package, and exactly which wheel."""
+
+    package: Name = Field(description="as it is installed")
+    version: Text = Field(description="exactly this one")
+    wheel: FilePath = Field(description="the wheel that was installed; keep it")
+    sha256: Digest = Field(description="of the wheel; `guilder recipe allow` prints it")
+
+
 class TableFile(Frozen):
     """A table on disk, and how its columns are called there."""
 

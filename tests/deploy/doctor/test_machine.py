@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from guilder.doctor import installed, machine
+from guilder.doctor import machine, versions
 from guilder.doctor.finding import exit_code
 
 FULL = """
@@ -121,7 +121,7 @@ def test_the_cuda_of_torch_is_read_without_loading_it() -> None:
 def test_this_machine_can_run_what_is_installed_here() -> None:
     assert machine.c_library().state == "ok"
     assert machine.glibc_needed() >= (2, 17)
-    assert next(iter(installed.check())).state == "ok"
+    assert next(iter(versions.check())).state == "ok"
 
 
 def test_memory_is_the_least_of_what_system_and_limit_leave(tmp_path: Path) -> None:

@@ -1,16 +1,16 @@
-"""What is installed here: versions against what Guilder was built for, and a digest.
+"""What is installed here: versions against what Guilder was built for.
 
 It reads metadata of installed packages and loads none of them.
 """
 
-import hashlib
 import platform
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, distributions, requires, version
+from importlib.metadata import PackageNotFoundError, requires, version
 
 from packaging.requirements import Requirement
 
 from guilder.doctor.finding import Finding, fine, wrong
+from guilder_shared import installed
 
 
 def check() -> Iterator[Finding]:
@@ -27,18 +27,7 @@ def check() -> Iterator[Finding]:
             exit_code=2,
         )
         return
-    yield fine("versions", f"{told}; installed packages: {digest()[:16]}")
-
-
-def digest() -> str:
-    """SHA-256 over the names and versions of everything that is installed here."""
-    return hashlib.sha256("\n".join(listing()).encode()).hexdigest()
-
-
-def listing() -> list[str]:
-    """`name==version` of everything that is installed, sorted."""
-    found = {(each.name or "").lower(): each.version for each in distributions()}
-    return sorted(f"{name}=={number}" for name, number in found.items() if name)
+    yield fine("versions", f"{told}; installed packages: {installed.digest()[:16]}")
 
 
 def _mistakes() -> Iterator[str]:
