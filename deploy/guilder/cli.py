@@ -10,7 +10,14 @@ from typing import Annotated
 
 import typer
 
-from guilder import config_commands, demo_commands, doctor_commands, endings
+from guilder import (
+    bundle_commands,
+    config_commands,
+    demo_commands,
+    doctor_commands,
+    endings,
+    service_commands,
+)
 from guilder.model_commands import app as model_app
 from guilder.privacy_commands import app as privacy_app
 from guilder.recipe_commands import app as recipe_app
@@ -36,6 +43,10 @@ app.add_typer(model_app, name="model")
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(config_commands.app, name="config")
 server_app.command("witnessed")(witnessed)
+app.command("bundle")(bundle_commands.bundle)
+app.command("sbom")(bundle_commands.bill)
+server_app.command("install-service")(service_commands.server_service)
+client_app.command("install-service")(service_commands.client_service)
 server_app.command("check")(doctor_commands.server_check)
 client_app.command("check")(doctor_commands.client_check)
 for verb in (invite, sites, revoke, remove, log):
