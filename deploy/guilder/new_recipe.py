@@ -140,7 +140,7 @@ def write(name: str, folder: Path) -> Path:
     from guilder_shared import tasks
 
     made = folder / f"guilder-recipe-{name}"
-    if not NAME.fullmatch(name) or name in tasks.OWN or made.exists():
+    if not NAME.fullmatch(name) or name in tasks.RECIPES or made.exists():
         raise StudyError(
             "GLD-C152",
             f"no recipe can be written as {name[:80]!r}",

@@ -82,7 +82,7 @@ def list_recipes(as_json: JsonOption = False) -> None:
 
     from guilder_shared import recipes, tasks
 
-    own = [(name, "guilder", version("guilder")) for name in sorted(tasks.OWN)]
+    own = [(name, "guilder", version("guilder")) for name in sorted(tasks.RECIPES)]
     found = [*own, *recipes.found()]
     if as_json:
         keys = ("name", "package", "version")

@@ -56,7 +56,7 @@ def admit(own: Mapping[str, OwnRecipe], name: str, *, who: str) -> Code | None:
             installed is not the wheel that the file names.
     """
     with _lock:
-        if name in tasks.OWN or _loaded.get(name, ...) is None:
+        if name in tasks.RECIPES or _loaded.get(name, ...) is None:
             return None
         lines = own.get(name)
         if lines is None:
@@ -85,7 +85,7 @@ def trust_installed(name: str) -> None:
         StudyError: GLD-C060, GLD-C150, as `admit`.
     """
     with _lock:
-        if name not in tasks.OWN and name not in _loaded and _points(name):
+        if name not in tasks.RECIPES and name not in _loaded and _points(name):
             _load(name, _points(name))
             _loaded[name] = None
 

@@ -71,12 +71,12 @@ def recipe(name: str) -> Recipe:
     Raises:
         StudyError: GLD-C060 no such recipe is installed, or let in.
     """
-    found = OWN.get(name) or _others.get(name)
+    found = RECIPES.get(name) or _others.get(name)
     if found is None:
         raise StudyError(
             "GLD-C060",
             f"recipe {name!r} is not installed here",
-            why=f"installed recipes: {', '.join(sorted({*OWN, *_others}))}",
+            why=f"installed recipes: {', '.join(sorted({*RECIPES, *_others}))}",
             fix="name one of them in [study] recipe, or update Guilder on this machine",
         )
     return found
@@ -84,7 +84,7 @@ def recipe(name: str) -> Recipe:
 
 def add(other: Recipe) -> None:
     """Let another's recipe in; `recipes.py` decides. Never one of Guilder's names."""
-    assert other.name not in OWN, other.name
+    assert other.name not in RECIPES, other.name
     _others[other.name] = other
 
 
@@ -169,7 +169,7 @@ def _defined(**measured: float) -> dict[str, float]:
     return {name: value for name, value in measured.items() if not math.isnan(value)}
 
 
-OWN: Mapping[str, Recipe] = {
+RECIPES: Mapping[str, Recipe] = {
     "tabular-classification": Recipe(
         name="tabular-classification",
         data="table",

@@ -50,7 +50,7 @@ def firewall_request(settings: SiteFile, path: str) -> str:
     Raises:
         EnrolmentError: The authority's certificate cannot be read (GLD-E006).
     """
-    place = place_of(settings.site.server)
+    place = place_of(settings.site.server, settings.proxy)
     authority = load_certificate(settings.keys.authority)
     digest = authority.fingerprint(SHA256()).hex().upper()
     proxy = "none is set here; if one is needed, tell us its address"

@@ -14,14 +14,16 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from cryptography import x509
 
-from guilder.doctor.finding import Finding, fine, of, warning, wrong
+from guilder.doctor.finding import Finding, fine, of, skipped, warning, wrong
 from guilder_client.outage import AHEAD_S, OLDEST_HEADER_S, is_loopback
+from guilder_client.settings import ProxyLines
 from guilder_shared import tls
 from guilder_shared.errors import GuilderError
+from guilder_shared.identity import read_private
 from guilder_shared.plain_text import one_line
 
 PATIENCE_S: Final = 5.0  # for each step
@@ -75,23 +77,49 @@ class StoppedError(Exception):
         self.finding = finding
 
 
-def place_of(url: str) -> Place:
-    """Where `url` leads from here; loopback never goes by a proxy."""
+def place_of(url: str, proxy: ProxyLines | None = None) -> Place:
+    """Where `url` leads from here; loopback never goes by a proxy.
+
+    Args:
+        url: Of the server.
+        proxy: `[proxy]` of site.toml; None: what HTTPS_PROXY and NO_PROXY say.
+
+    Raises:
+        EnrolmentError: The proxy's password cannot be read.
+    """
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port or 443
-    if is_loopback(url) or urllib.request.proxy_bypass(host):
+    if is_loopback(url):
+        return Place(host, port)
+    if proxy is not None:
+        return Place(host, port, _with_login(proxy))
+    if urllib.request.proxy_bypass(host):
         return Place(host, port)
     return Place(host, port, urllib.request.getproxies().get("https", ""))
 
 
+def _with_login(proxy: ProxyLines) -> str:
+    if proxy.user is None or proxy.password is None:
+        return proxy.url
+    password = read_private(proxy.password).decode("utf-8", "replace").strip()
+    scheme, _, rest = proxy.url.partition("://")
+    return f"{scheme}://{quote(proxy.user, '')}:{quote(password, '')}@{rest}"
+
+
 def check(
-    url: str, keys: tls.KeyFiles, *, patience_s: float = PATIENCE_S
+    url: str,
+    keys: tls.KeyFiles,
+    *,
+    proxy: ProxyLines | None = None,
+    patience_s: float = PATIENCE_S,
 ) -> list[Finding]:
     """Go to the server as the client would; one finding for each step."""
     found: list[Finding] = []
     try:
-        for finding in _walk(place_of(url), keys, patience_s):
+        for finding in _walk(place_of(url, proxy), keys, patience_s):
             found.append(finding)
+    except GuilderError as error:  # the proxy's password
+        found.append(of("keys", error))
     except StoppedError as stopped:
         found.append(stopped.finding)
     return found
@@ -106,6 +134,9 @@ def _walk(place: Place, keys: tls.KeyFiles, patience_s: float) -> Iterator[Findi
         host, port = place.next_hop
         yield fine("network", f"TCP from {own} to {host}:{port} in {trip_ms:.0f} ms")
         if place.proxy:
+            if place.proxy.startswith("https:"):
+                what = "the proxy is reached by TLS; what lies behind it was not tried"
+                raise StoppedError(skipped("network", what))
             _ask_proxy(place, plain)
             yield fine("network", f"the proxy {host}:{port} lets {place.name} through")
         try:
@@ -207,7 +238,7 @@ def _ask_proxy(place: Place, plain: socket.socket) -> None:
             f"through ({one_line(status, 80)})",
             why="407: it wants a name and password; 403: the address is not allowed; "
             "no answer: it is no HTTP proxy.",
-            fix="HTTPS_PROXY=http://NAME:PASSWORD@HOST:PORT, or ask IT to allow "
+            fix="See to [proxy] in site.toml, or HTTPS_PROXY, or ask IT to allow "
             f"CONNECT to {place.name}.",
             exit_code=3,
         )

@@ -39,7 +39,7 @@ def check(
     if offline:
         yield skipped("network", "not looked at (--offline)")
     else:
-        yield from network.check(settings.site.server, own)
+        yield from network.check(settings.site.server, own, proxy=settings.proxy)
     yield from keys.check(own, site=settings.site.name)
     yield from machine.check(settings.site.state_dir, device=settings.speed.device)
     yield from versions.check()

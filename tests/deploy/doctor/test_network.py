@@ -13,6 +13,7 @@ import pytest
 
 from guilder.doctor import network
 from guilder.doctor.finding import Finding, exit_code
+from guilder_client.settings import ProxyLines
 from guilder_shared import tls
 from guilder_shared.certificates import init_local_sites
 
@@ -246,6 +247,27 @@ def test_a_proxy_is_gone_through_with_name_and_password(
 
     assert last(found) == ending, found
     assert all("p@ss" not in each.what and "p%40ss" not in each.what for each in found)
+
+
+def test_the_proxy_of_the_site_file_counts_more_than_the_environment(
+    ours: Path, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(answering(ours))
+    via = serve(proxy(b"Proxy-Authorization: Basic dTpwQHNz", server))
+    monkeypatch.setattr(network, "is_loopback", lambda _url: False)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    password = tmp_path / "password"
+    password.write_text("p@ss\n")
+    password.chmod(0o600)
+    lines = ProxyLines(url=f"http://127.0.0.1:{via}", user="u", password=password)
+    own = tls.KeyFiles.in_folder(ours / "sites" / "north", "site")
+
+    found = network.check(f"https://localhost:{server}", own, proxy=lines)
+    password.chmod(0o644)
+    refused = network.check(f"https://localhost:{server}", own, proxy=lines)
+
+    assert last(found) == ("", "ok", 0), found
+    assert last(refused) == ("GLD-E002", "wrong", 3)
 
 
 def test_without_its_keys_the_handshake_is_not_tried(
