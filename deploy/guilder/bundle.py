@@ -180,24 +180,25 @@ def own_wheel(out: Path) -> Path:
 
 def closure(extras: Iterable[str] = ()) -> Iterator[str]:
     """`name==version` of all that Guilder needs here, without itself."""
-    seen: set[str] = set()
-    todo: list[tuple[str, tuple[str, ...]]] = [("guilder", tuple(extras))]
+    named: set[str] = set()
+    seen: set[tuple[str, str]] = set()  # a package, and an extra of it
+    todo = [("guilder", extra) for extra in (*extras, "")]
     while todo:
-        name, wanted = todo.pop()
+        name, extra = todo.pop()
+        if (canonicalize_name(name), extra) in seen:
+            continue
+        seen.add((canonicalize_name(name), extra))
         try:
             here: Distribution = distribution(name)
         except PackageNotFoundError:
             continue  # for another system or Python
-        if canonicalize_name(name) in seen:
-            continue
-        seen.add(canonicalize_name(name))
-        if name != "guilder":
+        if canonicalize_name(name) not in {*named, "guilder"}:
+            named.add(canonicalize_name(name))
             yield f"{canonicalize_name(name)}=={here.version}"
         for line in here.requires or ():
             need = Requirement(line)
-            markers = [{"extra": extra} for extra in (*wanted, "")]
-            if need.marker is None or any(map(need.marker.evaluate, markers)):
-                todo.append((need.name, tuple(need.extras)))
+            if need.marker is None or need.marker.evaluate({"extra": extra}):
+                todo += [(need.name, each) for each in (*need.extras, "")]
 
 
 def _version(wheels: Iterable[Path]) -> str:

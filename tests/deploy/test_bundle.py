@@ -207,6 +207,7 @@ def test_the_closure_has_all_that_guilder_needs_and_no_tools() -> None:
     names = {each.partition("==")[0] for each in bundle.closure()}
 
     assert names >= {"torch", "flwr", "numpy", "duckdb", "packaging", "grpcio"}
+    assert "httptools" in names  # an extra of a package that is needed without it too
     assert names & {"pytest", "mypy", "ruff", "guilder"} == set()
 
 
