@@ -18,6 +18,7 @@ import numpy as np
 
 from guilder_shared.errors import IntegrityError
 from guilder_shared.messages import Weights, pack, unpack
+from guilder_shared.tensors import Buffer
 
 BLOCK: Final = 256  # coordinates that share a scale: 4 bytes in 256 are 1.6 %
 LARGEST: Final = 127
@@ -33,6 +34,8 @@ def pack_update(update: Weights, compression: Compression) -> bytes:
     A block that holds a number that is not finite gets a scale that is none, which
     the reader refuses: nothing is raised here, whatever the data did.
     """
+    from safetensors.numpy import save
+
     if compression is None:
         return pack(update)
     size = sum(w.size for w in update.values())
@@ -47,10 +50,10 @@ def pack_update(update: Weights, compression: Compression) -> bytes:
         steps = np.where(scales > 0, scales, np.float32(1))[:, None]
         whole = np.nan_to_num(np.rint(blocks / steps), posinf=0, neginf=0)
     numbers = np.clip(whole, -LARGEST, LARGEST).astype(np.int8).reshape(-1)[:size]
-    return pack({"numbers": numbers, "scales": scales})
+    return save({"numbers": numbers, "scales": scales})
 
 
-def unpack_update(data: bytes, shapes: Shapes, compression: Compression) -> Weights:
+def unpack_update(data: Buffer, shapes: Shapes, compression: Compression) -> Weights:
     """An update from bytes, checked against what the study defines.
 
     Raises:
@@ -75,7 +78,7 @@ def unpack_update(data: bytes, shapes: Shapes, compression: Compression) -> Weig
     return {name: update[name] for name in shapes}
 
 
-def _parts(data: bytes, size: int) -> tuple[Any, Any]:
+def _parts(data: Buffer, size: int) -> tuple[Any, Any]:
     """Integers and scales; whatever is not exactly these two is refused."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -87,7 +90,7 @@ def _parts(data: bytes, size: int) -> tuple[Any, Any]:
             "GLD-I040", f"update of {len(data)} bytes, at most {largest} expected"
         )
     try:
-        found = load(data)
+        found = load(bytes(data))
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise IntegrityError("GLD-I040", "update is not safetensors") from error
     wanted = {"numbers": (np.int8, (size,)), "scales": (np.float32, (num_blocks,))}

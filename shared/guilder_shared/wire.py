@@ -5,7 +5,9 @@ holding the model as a single uint8 array, because every Flower object is a sign
 HTTPS request of its own. Everything is checked before it is decoded.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +26,7 @@ from guilder_shared.messages import (
     Verdict,
 )
 from guilder_shared.plain_text import is_name, one_line
+from guilder_shared.tensors import Buffer
 
 OFFER: Final = "query.offer"
 CLOSE: Final = "query.close"
@@ -34,13 +37,29 @@ CONTROL: Final = "control"
 MAX_MODEL_BYTES: Final = 2**31  # 2 GiB
 MAX_TEXT_BYTES: Final = 2**22  # 4 MiB: a study with 10,000 columns is below 1 MiB
 LARGEST_PUBLIC_SIZE: Final = 10**12  # as in site.toml
+LONGEST_NPY_HEADER: Final = 1024  # far above what one dimension takes
 MOST: Final = 2**53 - 1  # of any count: exact in JSON, and fits SQLite
 UNPROTECTED: Final = -1.0  # noise_multiplier on the wire where there is no noise
 
 
-def model_record(model: bytes) -> ArrayRecord:
-    """The model as one uint8 array; one record serves all sites of a round."""
-    return ArrayRecord({"bytes": Array(np.frombuffer(model, dtype=np.uint8))})
+def model_record(model: Buffer | Sequence[Buffer]) -> ArrayRecord:
+    """The model as one uint8 array; one record serves all sites of a round.
+
+    Args:
+        model: Its bytes, in one piece or several; they are copied once.
+    """
+    pieces = [model] if isinstance(model, Buffer) else model
+    num_bytes = sum(map(len, pieces))
+    data = b"".join([_npy_header(num_bytes), *pieces])
+    array = Array("uint8", (num_bytes,), "numpy.ndarray", data)
+    return ArrayRecord({"bytes": array})
+
+
+def _npy_header(num_bytes: int) -> bytes:
+    header = BytesIO()
+    table = {"descr": "|u1", "fortran_order": False, "shape": (num_bytes,)}
+    np.lib.format.write_array_header_1_0(header, table)
+    return header.getvalue()
 
 
 def encode_offer(offer: Offer) -> RecordDict:
@@ -127,10 +146,10 @@ def decode_request(content: RecordDict) -> TurnRequest:
         turn_no=fields.count("turn_no"),
         round_no=fields.count("round_no"),
         study_digest=fields.name("study_digest"),
-        model=_model_bytes(content),
+        model=bytes(_model_bytes(content)),
         receipt=fields.receipt(),
         witness=fields.head("witness"),
-        control=_model_bytes(content, CONTROL) if has_control else b"",
+        control=bytes(_model_bytes(content, CONTROL)) if has_control else b"",
         control_base=fields.count("control_base") if has_control else 0,
     )
 
@@ -206,8 +225,11 @@ def _head_fields(name: str, head: Head | None) -> dict[str, Any]:
     return told
 
 
-def _model_bytes(content: RecordDict, name: str = MODEL) -> bytes:
-    """The model's bytes; dtype, rank and size are checked before decoding."""
+def _model_bytes(content: RecordDict, name: str = MODEL) -> memoryview:
+    """The model's bytes; dtype, rank and size are checked before they are looked at.
+
+    They are a view of the message's own.
+    """
     record = content.array_records.get(name)
     array = None if record is None else record.get("bytes")
     if array is None:
@@ -217,20 +239,26 @@ def _model_bytes(content: RecordDict, name: str = MODEL) -> bytes:
         array.dtype != "uint8"
         or array.stype != "numpy.ndarray"
         or not 0 <= num_bytes <= MAX_MODEL_BYTES
-        or len(array.data) > num_bytes + 1024  # 1024 is far above NumPy's header
+        or len(array.data) > num_bytes + LONGEST_NPY_HEADER
     ):
         raise IntegrityError("GLD-I043", "the message's model is not one byte array")
+    view = memoryview(array.data).toreadonly()
+    if _npy_shape(view) != (num_bytes,) or len(view) < num_bytes:
+        raise IntegrityError("GLD-I043", "the message's model cannot be read")
+    return view[len(view) - num_bytes :]
+
+
+def _npy_shape(view: memoryview) -> tuple[int, ...] | None:
+    """The shape of an array of bytes as NumPy writes it; None if it is none."""
+    head = BytesIO(view[:LONGEST_NPY_HEADER])
     try:
-        decoded = array.numpy()
-    except (
-        Exception
-    ) as error:  # NumPy's header is Python text, and fails as Python does
-        raise IntegrityError(
-            "GLD-I043", "the message's model cannot be read"
-        ) from error
-    if decoded.dtype != np.uint8 or decoded.ndim != 1:
-        raise IntegrityError("GLD-I043", "the message's model is not one byte array")
-    return decoded.tobytes()
+        if np.lib.format.read_magic(head) != (1, 0):
+            return None
+        shape, _, dtype = np.lib.format.read_array_header_1_0(head)
+    except Exception:  # NumPy's header is Python text, and fails as Python does
+        return None
+    is_whole = head.tell() + math.prod(shape) == len(view)
+    return tuple(shape) if is_whole and dtype == np.uint8 else None
 
 
 class _Fields:

@@ -174,7 +174,7 @@ def test_neither_counts_nor_fingerprint_travel_or_are_reported(
     key = (folder / "state" / "cohorts" / "fingerprint.key").read_bytes()
     left = [str(wire.encode_reply(each)) for each in replies]
     left += [json.dumps(report, default=str), caplog.text]
-    left += [each.update.decode("latin-1") for each in replies]
+    left += [bytes(each.update).decode("latin-1") for each in replies]
     for secret in (*secrets, key.hex(), key.decode("latin-1")):
         assert not any(secret in text for text in left)
     bodies = [e.content() for e in site.ledger.entries() if e.kind == "cohort"]
