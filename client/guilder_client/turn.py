@@ -169,7 +169,10 @@ def _control(site: Site, request: TurnRequest, study: Study) -> _Control | None:
     """The variates of this turn; None where the study has none. Reads no row."""
     if request.round_no == study.measuring_round:
         return None  # nothing is trained
-    if study.aggregation.has_controls != bool(request.control):
+    wanted = study.aggregation.has_controls
+    if request.round_no == study.measuring_round:  # measures, and trains nothing
+        wanted = False
+    if wanted != bool(request.control):
         raise IntegrityError(
             "GLD-I111",
             f"the turn's request has {'a' if request.control else 'no'} control "

@@ -56,9 +56,9 @@ def weigh(public_sizes: Mapping[str, int]) -> dict[str, int]:
     }
 
 
-def empty(model: Weights) -> Total:
-    """A sum of nothing, shaped like `model`."""
-    return Total({name: np.zeros(w.shape, np.int64) for name, w in model.items()})
+def empty(shapes: Mapping[str, tuple[int, ...]]) -> Total:
+    """A sum of nothing in these shapes; it takes memory when something is folded."""
+    return Total({name: np.zeros(shape, np.int64) for name, shape in shapes.items()})
 
 
 def blocks(size: int) -> Iterator[slice]:

@@ -70,8 +70,10 @@ class Sites:
             self._push(contents, message_type, group, timeout_s, wait)
             looked = time.monotonic()
             replies = self._pull(wait)
-            yield from replies
-            if not replies:  # a Grid that answers slowly is asked less often
+            if replies:
+                while replies:  # none is kept here while it is folded
+                    yield replies.pop(0)
+            else:  # a Grid that answers slowly is asked less often
                 look_s = time.monotonic() - looked
                 time.sleep(max(POLL_S, look_s * WAITS_PER_LOOK))
 

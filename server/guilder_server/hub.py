@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 
-from flwr.app import Error, Message, Metadata, RecordDict
+from flwr.app import ArrayRecord, Error, Message, Metadata, RecordDict
 from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.constant import NOOP_FLWR_AID, SUPERLINK_NODE_ID, ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
@@ -22,12 +22,12 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_tree,
     no_object_id_recompute,
 )
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.run import Run
 
 from guilder_server.edge import Edge
 from guilder_server.fleet import MIB, Fleet
 from guilder_server.links import NOT_ONLINE, Fate, Links
+from guilder_server.replies import opened
 from guilder_server.uploads import UploadGate
 
 log = logging.getLogger("guilder.hub")
@@ -121,7 +121,7 @@ class Hub:
             task_id = run.primary_task_id or 0
             self._links.claim_task(task_id)
             self._links.activate_task(task_id)
-            self._grids[run_id] = HubGrid(self._fleet, self._links, run)
+            self._grids[run_id] = HubGrid(self._fleet, self._links, self._gate, run)
         return self._grids[run_id]
 
     def awaited(self, run_id: str) -> dict[str, str]:
@@ -151,6 +151,7 @@ class Hub:
         grid = self._grids.pop(run_id, None)
         if grid is None:
             return
+        grid.pull_messages([])  # gives back the room of the last reply
         for message_id in self._links.get_message_ids_from_run_id(grid.run.run_id):
             self._links.drop(message_id)
         self._links.stop_run(grid.run.run_id)
@@ -173,9 +174,11 @@ class HubGrid(Grid):
     that cannot be read. `metadata.src_node_id` names the site in all three.
     """
 
-    def __init__(self, fleet: Fleet, links: Links, run: Run) -> None:
-        self._fleet, self._links, self._run = fleet, links, run
+    def __init__(self, fleet: Fleet, links: Links, gate: UploadGate, run: Run) -> None:
+        self._fleet, self._links, self._gate, self._run = fleet, links, gate, run
         self._asked: dict[str, Message] = {}  # without content
+        self._most: dict[str, int] = {}  # bytes of arrays in its reply
+        self._given: list[str] = []  # replies that are being folded
 
     def set_run(self, run: Run) -> None:
         """Refuse: a Grid belongs to the run it was made for."""
@@ -233,6 +236,7 @@ class HubGrid(Grid):
                 message_id = message.object_id
                 message.metadata.__dict__["_message_id"] = message_id
                 self._asked[message_id] = remove_content_from_message(message)
+                self._most[message_id] = MIB + _num_bytes(message)
                 self._store(message)
                 pushed.append(message_id)
         self._fleet.wake(self._asked[m].metadata.dst_node_id for m in pushed)
@@ -241,17 +245,21 @@ class HubGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Fetch what has come in for these messages; each answer is given once.
 
-        A reply's memory belongs to the caller afterwards: fold it and let it go.
+        A reply's memory belongs to the caller afterwards: fold it and let it go. Its
+        room is given back at the next call, so that no second one lies beside it.
         """
         replies = []
+        while self._given:
+            self._gate.leave(self._given.pop())
         for message_id in message_ids:
             asked = self._asked.get(message_id)
             fate = self._links.fate(message_id) if asked else Fate.WAITING
             if asked is None or fate is Fate.WAITING:
                 continue
             del self._asked[message_id]
+            most_bytes = self._most.pop(message_id)
             if fate is Fate.ANSWERED:
-                replies.append(self._open(asked, message_id))
+                replies.append(self._open(asked, message_id, most_bytes))
                 continue
             away = not self._links.is_online(asked.metadata.dst_node_id)
             self._links.drop(message_id)
@@ -292,12 +300,11 @@ class HubGrid(Grid):
         for object_id in wanted:
             links.store_object(run_id, session, object_id, objects[object_id].deflate())
 
-    def _open(self, asked: Message, message_id: str) -> Message:
+    def _open(self, asked: Message, message_id: str, most_bytes: int) -> Message:
         metadata, contents = self._links.take(message_id)
+        self._given.append(metadata.message_id)
         try:
-            reply = inflate_object_from_contents(metadata.message_id, contents)
-            if not isinstance(reply, Message):
-                raise TypeError
+            reply = opened(metadata.message_id, contents, most_bytes)
             # What the object says of its sender is not believed: the announced
             # metadata is what was checked.
             error = reply.error if reply.has_error() else None
@@ -306,6 +313,16 @@ class HubGrid(Grid):
         except Exception as error:  # a site may send anything
             log.warning("a reply cannot be read: %s", type(error).__name__)
             return _error(asked, MALFORMED)
+
+
+def _num_bytes(message: Message) -> int:
+    """How long the arrays of a message are: no reply need be longer."""
+    return sum(
+        len(array.data)
+        for record in message.content.values()
+        if isinstance(record, ArrayRecord)
+        for array in record.values()
+    )
 
 
 def _error(asked: Message, code: int) -> Message:

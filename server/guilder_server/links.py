@@ -143,11 +143,15 @@ class Links(InMemoryLinkState):
                 object_id: self.object_store.get(object_id) or b""
                 for object_id in self._trees[reply_id]
             }
-            self.drop(message_id)
+            self.drop(message_id, leave=False)
         return metadata, contents
 
-    def drop(self, message_id: str) -> None:
-        """Forget a message, its reply, and all objects that nobody else refers to."""
+    def drop(self, message_id: str, *, leave: bool = True) -> None:
+        """Forget a message, its reply, and all objects that nobody else refers to.
+
+        `leave` gives the reply's room back to the gate; who takes a reply does so
+        when it is folded.
+        """
         with self.lock:
             reply_id = self.message_ins_id_to_message_res_id.get(message_id)
             self.delete_messages({message_id})
@@ -157,7 +161,7 @@ class Links(InMemoryLinkState):
                     self._cleanup_push_session(session, cleanup_messages=False)
                 for object_id in reversed(self._trees.pop(root, (root,))):
                     self.object_store.delete(object_id)
-            if reply_id:
+            if reply_id and leave:
                 self._gate.leave(reply_id)
 
     def store_message_and_object_tree(

@@ -14,7 +14,8 @@ sites send the same bytes.
 Source: Yin et al. 2018, "Byzantine-robust distributed learning".
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -51,19 +52,22 @@ class Spill:
 
     Args:
         path: Scratch; whatever lies there is replaced.
-        model: Gives names and sizes.
+        shapes: Of the model's parameters.
         rule: From values, shape (sites, coordinates), to one per coordinate.
     """
 
     def __init__(
-        self, path: Path, model: Weights, rule: Callable[[Values], Numbers]
+        self,
+        path: Path,
+        shapes: Mapping[str, tuple[int, ...]],
+        rule: Callable[[Values], Numbers],
     ) -> None:
         self._path, self._rule = path, rule
         self._starts: dict[str, int] = {}
         self._width = 0
-        for name, weights in model.items():
+        for name, shape in shapes.items():
             self._starts[name] = self._width
-            self._width += weights.size
+            self._width += math.prod(shape)
         self._values: Values | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")

@@ -12,17 +12,18 @@ This module knows neither Flower nor torch.
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from guilder_server import aggregate, exclusion, measures
 from guilder_server.cohort import Cohort, Member, blaming, refusal
 from guilder_server.grid import Sites
 from guilder_server.heads import Heads
+from guilder_server.requests import Asked, Requests
 from guilder_server.runstore import RunStore
 from guilder_server.strategies import Kept, Strategy, Whole
-from guilder_shared import wire
+from guilder_shared import tensors, wire
 from guilder_shared.compression import unpack_update
 from guilder_shared.errors import IntegrityError, RunFailed
 from guilder_shared.messages import (
@@ -34,7 +35,6 @@ from guilder_shared.messages import (
     TurnRequest,
     Verdict,
     Weights,
-    pack,
     sha256,
     unpack,
 )
@@ -46,6 +46,7 @@ BUSY_S = 0.05  # before a site is asked again that was busy or gave a turn up
 MOST_BUSY_S = 1.0  # a site that stays busy, such as a paused one, is asked less often
 STATE: Final = "strategy"  # names of what a strategy keeps, in the run store
 KEPT: Final = "strategy_since"
+LARGE_BYTES: Final = 2**24  # of a model: reading it again costs less than holding it
 ATTEMPTS = 2  # a round without quorum is asked once more, then the run stops
 
 
@@ -82,34 +83,40 @@ def run(task: Run, sites: Sites) -> Weights:
     strategy = Strategy(study, task.plan, store.folder / "updates.tmp")
     shapes = strategy.state_shapes(store.shapes())
     kept = strategy.kept(store.shapes(), store.beside(STATE, shapes), store.fact(KEPT))
-    model, published = store.iterate(), store.model()
+    average_before = store.model() if study.training.average else {}
+    load = _again(store, store.iterate())
     for round_no in store.remaining(study.training.rounds):
         cohort.choose(awaited=store.last_sites())  # 1 who
         weights = cohort.weights(exclusion.sizes(store, round_no))
-        updates = strategy.begin(model, weights)
+        updates = strategy.begin(store.shapes(), weights)
         receipts, heads = dict[str, Receipt](), dict[str, Head]()
-        asked = Asked(round_no, model, kept)
+        asked = Asked(round_no, load, kept)
         for member, reply, update in _turns(task, cohort, asked):  # 2 ask
             updates.add(update, member)  # 3 sum, and forget
             receipts[member.site] = Receipt(reply.turn_no, sha256(reply.update))
             if reply.head is not None:
                 heads[member.site] = reply.head
+            del reply, update
         whole = Whole.of(weights, cohort.members, receipts)
-        model, kept = strategy.close(round_no, model, updates, kept, whole)  # 4 learn
-        published = _published(study, published, model, round_no)
-        beside = {STATE: kept.state} if kept.state else {}
-        if published is not model:
-            beside["iterate"] = model
+        model, kept = strategy.close(round_no, load(), updates, kept, whole)  # 4 learn
+        published, beside = model, {STATE: kept.state} if kept.state else {}
+        if study.training.average:
+            decay = study.training.average
+            published = average(average_before, model, round_no, decay)
+            average_before, beside["iterate"] = published, model
         facts = {} if kept.facts is None else {KEPT: kept.facts}
         measured = task.evaluate(published)
         task.heads.remember(heads, run_id=store.run_id)  # durable before the round
         store.commit(round_no, published, receipts, measured, beside, facts)  # 5
+        load = _again(store, model)
+        del model, published, beside
+    (store.folder / "model.tmp").unlink(missing_ok=True)
     if study.measuring_round is not None and not store.is_measured():
-        _measure(task, cohort, published, study.measuring_round)
+        _measure(task, cohort, store.model(), study.measuring_round)
     if not cohort.members:  # killed when all was done but the telling
         cohort.find(store.last_sites())
     cohort.close(store.receipts())
-    return published
+    return store.model()
 
 
 def _measure(task: Run, cohort: Cohort, model: Weights, round_no: int) -> None:
@@ -117,7 +124,7 @@ def _measure(task: Run, cohort: Cohort, model: Weights, round_no: int) -> None:
     store, total = task.store, measures.empty(task.study)
     cohort.choose(awaited=store.last_sites())
     receipts, heads = dict[str, Receipt](), dict[str, Head]()
-    asked = Asked(round_no, model, Kept({}))
+    asked = Asked(round_no, lambda: model, Kept({}))
     for member, reply, found in _turns(task, cohort, asked):
         total = measures.add(total, found)
         receipts[member.site] = Receipt(reply.turn_no, sha256(reply.update))
@@ -127,19 +134,14 @@ def _measure(task: Run, cohort: Cohort, model: Weights, round_no: int) -> None:
     store.measure(round_no, receipts, measures.read_off(task.study, total))
 
 
-def _published(study: Study, before: Weights, model: Weights, round_no: int) -> Weights:
-    """The model of a round: as trained, or its average over the rounds so far."""
-    decay = study.training.average
-    return model if decay is None else average(before, model, round_no, decay)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a round asks of every site."""
-
-    round_no: int
-    model: Weights
-    kept: Kept
+def _again(store: RunStore, model: Weights) -> Callable[[], Weights]:
+    """Gives the model again that sites train; a large one waits on disk meanwhile."""
+    if sum(w.nbytes for w in model.values()) <= LARGE_BYTES:
+        return lambda: model
+    scratch = store.folder / "model.tmp"
+    with scratch.open("wb") as file:
+        file.writelines(tensors.parts(model))
+    return lambda: unpack(scratch.read_bytes(), store.shapes())
 
 
 def _turns(
@@ -162,6 +164,7 @@ def _turns(
                 continue
             num_answers += 1
             yield member, *answer
+            del answer
         if num_answers >= quorum:
             break
     else:
@@ -193,19 +196,18 @@ def _ask(
     deadline_s = task.study.aggregation.round_deadline_s
     asked, ends = dict(missing), time.monotonic() + deadline_s
     busy_s, waiting = BUSY_S, set[str]()
-    packed = _Packed.of(whole)
     while asked and (left_s := ends - time.monotonic()) > 0:
         failed: dict[int, Member] = {}
-        requests = _requests(task, asked, packed)
-        contents = {n: packed.request(r) for n, r in requests.items()}
+        requests = Requests(whole, task.store, task.heads, asked)
         for node_id, content in cohort.sites.ask(
-            contents, wire.TURN, group=str(whole.round_no), timeout_s=left_s
+            requests, wire.TURN, group=str(whole.round_no), timeout_s=left_s
         ):
             member = asked[node_id]
             try:
                 with blaming(member.site):
-                    reply = _checked(wire.decode_reply(content), requests[node_id])
-                    update = _update(task, reply)
+                    reply = wire.decode_reply(content)
+                    del content
+                    update = _update(task, requests.by_node[node_id], reply)
             except IntegrityError as error:
                 yield member, error
                 continue
@@ -213,6 +215,7 @@ def _ask(
                 with blaming(member.site):  # a ledger put back ends the run
                     task.heads.check(member.site, reply.head)
                 yield member, (reply, update)
+                del reply, update  # not kept while the next one comes in
             elif reply.verdict in (Verdict.TURN_FAILED, Verdict.BUSY):
                 failed[node_id] = member
                 if reply.verdict == Verdict.TURN_FAILED:
@@ -229,66 +232,11 @@ def _ask(
             busy_s = min(2 * busy_s, MOST_BUSY_S)
 
 
-@dataclass(frozen=True)
-class _Packed:
-    """What all sites of a round get, as bytes and as records, made once."""
-
-    round_no: int
-    since: int  # the first round whose control variates count
-    model: bytes
-    control: bytes
-    records: dict[str, Any]
-
-    @classmethod
-    def of(cls, whole: Asked) -> "_Packed":
-        model, control = pack(whole.model), b""
-        records = {wire.MODEL: wire.model_record(model)}
-        since = whole.kept.since
-        if whole.kept.control is not None:
-            control = pack(whole.kept.control)
-            records[wire.CONTROL] = wire.model_record(control)
-        round_no = whole.round_no
-        return cls(round_no, since.round_no if since else 0, model, control, records)
-
-    def request(self, request: TurnRequest) -> Any:
-        """A request as Flower's records, which `rounds` does not look into."""
-        return wire.encode_request(request, self.records)
-
-
-def _requests(
-    task: Run, asked: Mapping[int, Member], packed: _Packed
-) -> dict[int, TurnRequest]:
-    """The same round and site give the same request until the turn is given up."""
-    store, receipts = task.store, task.store.receipts()
-    bases = store.receipts(packed.since) if packed.control else {}
-    numbers = {site: receipt.turn_no for site, receipt in bases.items()}
-    with store.at_once():  # the numbers of all sites, durable by one fsync
-        return {
-            node_id: TurnRequest(
-                run_id=store.run_id,
-                grant_id=member.grant_id,
-                turn_no=store.turn_no(packed.round_no, member.site, member.grant_id),
-                round_no=packed.round_no,
-                study_digest=task.study.digest(),
-                model=packed.model,
-                receipt=receipts.get(member.site),
-                witness=task.heads.newest(member.site),
-                control=packed.control,
-                control_base=numbers.get(member.site, 0),
-            )
-            for node_id, member in asked.items()
-        }
-
-
-def _checked(reply: TurnReply, request: TurnRequest) -> TurnReply:
-    found = (reply.grant_id, reply.turn_no, reply.round_no)
-    if found != (request.grant_id, request.turn_no, request.round_no):
+def _update(task: Run, request: TurnRequest, reply: TurnReply) -> Weights:
+    """The update of the turn that was asked; empty where the reply is but a word."""
+    answered = (reply.grant_id, reply.turn_no, reply.round_no)
+    if answered != (request.grant_id, request.turn_no, request.round_no):
         raise IntegrityError("GLD-I048", "it answered another turn than was asked")
-    return reply
-
-
-def _update(task: Run, reply: TurnReply) -> Weights:
-    """A reply's update, fit to be folded; empty where the reply is but a word."""
     if reply.verdict != Verdict.DONE:
         return {}
     if reply.round_no == task.study.measuring_round:

@@ -6,6 +6,7 @@ The same in simulation and deployment, and the same bytes after a restart: what 
 between rounds is durable with the round. This module asks nobody.
 """
 
+import math
 from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,7 +30,7 @@ class Round(Gathered, Protocol):
         """Take one site's checked update."""
 
     def clear(self) -> None:
-        """Free what it holds on disk."""
+        """Free what it holds in memory and on disk."""
 
 
 @dataclass
@@ -51,7 +52,8 @@ class Mean:
         return self.total.centre(name, block)
 
     def clear(self) -> None:
-        """Nothing lies on disk."""
+        """Forget the sum."""
+        self.total = aggregate.Total()
 
 
 @dataclass
@@ -135,17 +137,17 @@ class Strategy:
     plan: Plan
     scratch: Path
 
-    def begin(self, model: Weights, weights: Mapping[str, int]) -> Round:
+    def begin(self, shapes: Shapes, weights: Mapping[str, int]) -> Round:
         """A round without updates; `weights` as `aggregate.weigh` gives them."""
         asked = self.study.aggregation
         if asked.strategy == "median":
-            return Sorted(robust.Spill(self.scratch, model, robust.median))
+            return Sorted(robust.Spill(self.scratch, shapes, robust.median))
         if asked.strategy == "trimmed-mean":
-            return Sorted(robust.Spill(self.scratch, model, self._trimmed))
-        num_numbers = sum(w.size for w in model.values())
+            return Sorted(robust.Spill(self.scratch, shapes, self._trimmed))
+        num_numbers = sum(math.prod(shape) for shape in shapes.values())
         most = partial(self._longest, num_numbers)
         bounded = asked.strategy == "norm-bound"
-        return Mean(aggregate.empty(model), weights, most if bounded else None)
+        return Mean(aggregate.empty(shapes), weights, most if bounded else None)
 
     def kept(self, shapes: Shapes, state: Weights | None, facts: Any) -> Kept:
         """What a run kept after its last round, or has before its first."""

@@ -120,7 +120,7 @@ def encode_request(
 
     Made once, they serve all sites of a round.
     """
-    base = {"control_base": request.control_base} if request.control else {}
+    base = {"control_base": request.control_base} if CONTROL in records else {}
     content = _records(
         run_id=request.run_id,
         grant_id=request.grant_id,
@@ -139,7 +139,7 @@ def encode_request(
 def decode_request(content: RecordDict) -> TurnRequest:
     """The request in `content`; IntegrityError if it is not one."""
     fields = _Fields(content)
-    has_control = CONTROL in content.array_records
+    has_control = CONTROL in content
     return TurnRequest(
         run_id=fields.name("run_id"),
         grant_id=fields.name("grant_id"),
@@ -230,8 +230,9 @@ def _model_bytes(content: RecordDict, name: str = MODEL) -> memoryview:
 
     They are a view of the message's own.
     """
-    record = content.array_records.get(name)
-    array = None if record is None else record.get("bytes")
+    # `array_records` is not asked: its answer is a cycle that keeps the model alive.
+    record = content.get(name)
+    array = record.get("bytes") if isinstance(record, ArrayRecord) else None
     if array is None:
         raise IntegrityError("GLD-I043", "the message holds no model")
     num_bytes = array.shape[0] if len(array.shape) == 1 else -1
@@ -265,8 +266,8 @@ class _Fields:
     """Typed access to the one ConfigRecord; a missing or mistyped field is forged."""
 
     def __init__(self, content: RecordDict) -> None:
-        record = content.config_records.get(FIELDS)
-        if record is None:
+        record = content.get(FIELDS)
+        if not isinstance(record, ConfigRecord):
             raise IntegrityError("GLD-I044", "the message is not one of Guilder's")
         self._record: Mapping[str, Any] = record
 

@@ -24,6 +24,7 @@ from guilder_shared.models import registry
 from guilder_shared.privacy import accounting, statistics
 from guilder_shared.privacy.ledger import Ledger
 from guilder_shared.study import Study
+from guilder_shared.tensors import Buffer
 from guilder_shared.training import charged, fit
 
 SiteAt = Callable[..., Site]
@@ -97,7 +98,7 @@ def asked(site: Site, unit: str, turn_no: int, round_no: int = 0) -> TurnRequest
     return TurnRequest("run-1", answer.grant_id, *numbers, study.digest(), model)
 
 
-def measured(study: Study, update: bytes) -> statistics.Numbers:
+def measured(study: Study, update: Buffer) -> statistics.Numbers:
     num = sum(charged.widths(study).values())
     return unpack(update, {MEASURED: (num,)})[MEASURED].astype(float)
 

@@ -20,6 +20,7 @@ FLWR_PRIVATE = (
     "server/guilder_server/hub.py",
     "server/guilder_server/fleet.py",
     "server/guilder_server/links.py",
+    "server/guilder_server/replies.py",
     "client/guilder_client/node.py",
     "client/guilder_client/disclosure.py",  # reads what the node sends
     "client/guilder_client/rehearsal.py",  # stands in for the server

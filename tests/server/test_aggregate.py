@@ -13,6 +13,7 @@ from guilder_shared.errors import IntegrityError, StudyError
 from guilder_shared.messages import Weights
 
 MODEL: Weights = {"w": np.zeros((2, 3), np.float32), "b": np.ones(3, np.float32)}
+SHAPES = {name: w.shape for name, w in MODEL.items()}
 
 
 def update_of(value: float) -> Weights:
@@ -20,7 +21,7 @@ def update_of(value: float) -> Weights:
 
 
 def fold_all(updates: list[tuple[str, Weights]], weights: dict[str, int]) -> Weights:
-    total = aggregate.empty(MODEL)
+    total = aggregate.empty(SHAPES)
     for site, update in updates:
         aggregate.fold(total, update, weight=weights[site])
     model, _ = Learner(learners.add, {}).learn(MODEL, total, {})
@@ -59,7 +60,7 @@ def test_the_same_replies_give_the_same_bytes_in_any_order() -> None:
 def test_folding_loses_less_than_one_unit_in_the_last_place(
     value: float, weight: int
 ) -> None:
-    total = aggregate.empty(MODEL)
+    total = aggregate.empty(SHAPES)
 
     aggregate.fold(total, update_of(value), weight=weight)
 

@@ -12,7 +12,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from guilder_server.hub import AWAY, LOST
+from guilder_server.hub import AWAY, LOST, MALFORMED
 from guilder_shared.errors import EnrolmentError, NetworkError
 
 pytestmark = pytest.mark.timeout(60)
@@ -345,3 +345,24 @@ def test_who_is_awaited_is_told_with_the_reason(
 
     assert hub.awaited("run-1") == {"cedar": "is not online"}
     assert hub.awaited("run-2") == {}
+
+
+def test_a_reply_longer_than_its_request_is_not_joined(
+    consortium: Any, eventually: Any
+) -> None:
+    """Ten megabytes of one piece named a hundred times would be a gigabyte here."""
+    hub = consortium.hub()
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        return Message(content(np.zeros(3_000_000, np.float32)), reply_to=message)
+
+    consortium.node("alder", hub.port, app)
+    grid = hub.grid("run-1")
+    eventually(lambda: list(grid.get_node_ids()))
+
+    ids = ask(grid, grid.get_node_ids())
+    (reply,) = eventually(lambda: list(grid.pull_messages(ids)))
+
+    assert reply.error.code == MALFORMED
