@@ -27,6 +27,7 @@ from flwr.supercore.run import Run
 from guilder_server.edge import Edge
 from guilder_server.fleet import MIB, Fleet
 from guilder_server.links import NOT_ONLINE, Fate, Links
+from guilder_server.memory import give_back_large_pieces
 from guilder_server.replies import opened
 from guilder_server.uploads import UploadGate
 
@@ -81,6 +82,7 @@ class Hub:
         Args:
             elsewhere: Other listeners that share this hub's port; see `Front`.
         """
+        give_back_large_pieces()
         self._edge.start(elsewhere or {})
 
     def stop(self) -> None:
