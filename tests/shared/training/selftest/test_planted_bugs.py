@@ -1,6 +1,7 @@
 """Bugs planted into the product's own code, each caught by the self-test."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from guilder_shared.training.selftest import Passed
 
 Run = Callable[..., Passed]
 Plant = Callable[[pytest.MonkeyPatch], None]
+STUDIES = Path(__file__).parents[4] / "simulations" / "studies"
 
 
 def noise_halved(plant: pytest.MonkeyPatch) -> None:
@@ -352,4 +354,46 @@ def test_a_bug_in_protecting_persons_is_caught_and_named(
     with pytest.raises(PlanError) as caught:
         tested(persons)
 
+    assert told in caught.value.why
+
+
+def persons_shuffled(plant: pytest.MonkeyPatch) -> None:
+    shuffled_instead_of_poisson(plant)
+    plant.setattr(draws, "poisson_named", lambda n, *rest: draws.poisson(len(n), *rest))
+
+
+KINDS = {
+    "triage": ("model.hidden=[8]", "training.sample_rate=0.1"),
+    "patient-scans": ("model.width=8", "training.local_steps=2"),
+    "customer-intents-person": (
+        "model.width=8",
+        "data.max_tokens=8",
+        "training.sample_rate=0.1",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("plant", "told"),
+    [
+        (noise_halved, "standard deviation is 0.5"),
+        (clip_times_four, "one unit moves the sum by"),
+        (persons_shuffled, "do not vary"),
+        (noise_seeded, "follows from a seed"),
+        (divisor_from_the_rows, "number of rows"),
+    ],
+)
+def test_it_is_caught_in_classes_images_and_texts_too(
+    tested: Run, monkeypatch: pytest.MonkeyPatch, kind: str, plant: Plant, told: str
+) -> None:
+    study = Study.load(STUDIES / f"{kind}.toml", KINDS[kind])
+    tested(study)
+    plant(monkeypatch)
+
+    with pytest.raises(PlanError) as caught:
+        tested(study)
+
+    assert caught.value.error_id == "GLD-P070"
     assert told in caught.value.why
