@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
+
 from guilder.doctor.finding import Finding, fine, of, warning
 from guilder_shared import tls
 from guilder_shared.certificates import load_certificate
@@ -43,10 +45,15 @@ def check(keys: tls.KeyFiles, *, site: str | None = None) -> Iterator[Finding]:
 
 
 def expiry(path: Path) -> Finding:
+    """How long the certificate in a file is good yet; it is good now."""
+    return lasting(load_certificate(path), path.name)
+
+
+def lasting(certificate: x509.Certificate, name: str) -> Finding:
     """How long a certificate is good yet; it is good now."""
-    end = load_certificate(path).not_valid_after_utc
+    end = certificate.not_valid_after_utc
     left = end - datetime.datetime.now(datetime.UTC)
-    told = f"{path.name} is good until {end:%Y-%m-%d}, {left.days} days"
+    told = f"{name} is good until {end:%Y-%m-%d}, {left.days} days"
     if left.days < SOON_DAYS:
         return warning(
             "keys", "GLD-N099", told,

@@ -9,12 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cryptography import x509
+
 from guilder.doctor import keys, machine, versions
-from guilder.doctor.finding import Finding, fine, of, warning, wrong
+from guilder.doctor.finding import Finding, fine, of, skipped, warning, wrong
+from guilder_server import register
 from guilder_server.glance import DAMAGED, glance
-from guilder_server.settings import ServerFile
+from guilder_server.members import Members
+from guilder_server.settings import Enrolment, ServerFile
 from guilder_shared import certificates, tls
 from guilder_shared.errors import GuilderError
+from guilder_shared.identity import SigningKey
+from guilder_shared.journal import Journal
 
 ANSWER_S = 5.0
 
@@ -32,7 +38,10 @@ def check(settings: ServerFile) -> Iterator[Finding]:
         yield from keys.check(
             tls.KeyFiles(operator.key, operator.certificate, files.authority)
         )
-    yield from _roster(settings.sites.folder)
+    if settings.enrolment is None:
+        yield from _roster(settings.sites.folder)
+    else:
+        yield from _members(server.storage / register.FILE, settings.enrolment)
     yield from machine.check(server.storage)
     yield from versions.check()
     yield from _runs(server.storage / "runs")
@@ -92,6 +101,44 @@ def _is_ours(host: str, port: int, own: tls.KeyFiles) -> bool:
         return False
 
 
+def _members(path: Path, enrolment: Enrolment) -> Iterator[Finding]:
+    """The signed log of who belongs here, and the certificates that count now."""
+    if not path.exists():
+        yield skipped("storage", "no log of members yet: the first start makes it")
+        return
+    try:
+        key = SigningKey.load(enrolment.log_key)
+        journal = Journal.read(path, key.public_hex)
+        entries = list(journal.entries())
+        journal.close()
+        yield keys.expiry(enrolment.issuing_certificate)
+    except GuilderError as error:
+        yield of("storage", error)
+        return
+    yield fine("storage", f"the log of members is intact, {len(entries)} entries")
+    found = Members()
+    for entry in entries:
+        found.apply(entry)
+    active = [each for each in found.members.values() if each.state == "active"]
+    if not any(each.role == "site" for each in active):
+        yield _nobody(str(path))
+    for each in active:
+        certificate = x509.load_pem_x509_certificate(each.certificate.encode())
+        try:
+            tls.check_dates(certificate, Path(f"{each.name}.pem"))
+            yield keys.lasting(certificate, f"{each.role} {each.name}")
+        except GuilderError as error:
+            yield of("keys", error)
+
+
+def _nobody(where: str) -> Finding:
+    return warning(
+        "keys", "GLD-S066", f"no site may connect yet, by {where}",
+        why="Nobody was invited and has joined.",
+        fix="guilder server invite SITE; see docs/operator.md.",
+    )  # fmt: skip
+
+
 def _roster(folder: Path) -> Iterator[Finding]:
     try:
         sites = certificates.roster(folder)
@@ -99,11 +146,7 @@ def _roster(folder: Path) -> Iterator[Finding]:
         yield of("keys", error)
         return
     if not sites:
-        yield warning(
-            "keys", "GLD-S066", f"no site may connect: {folder} holds no certificate",
-            why="Sites are known by NAME.pem in this folder.",
-            fix="Take sites in; see docs/operator.md.",
-        )  # fmt: skip
+        yield _nobody(str(folder))
     for name in sites:
         try:
             tls.check_dates(

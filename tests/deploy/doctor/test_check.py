@@ -195,6 +195,39 @@ def test_it_works_beside_a_running_client(home: Path) -> None:
     assert any(what.endswith("the client is running") for what in said)
 
 
+@pytest.mark.slow  # a server, an invitation, keys made by the site
+def test_members_who_joined_are_looked_at_on_both_sides(tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    words = ["server", "init", "--dir", str(tmp_path), "--port", str(port)]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    server = ["--server", str(tmp_path / "server" / "server.toml")]
+    before = CliRunner().invoke(app, ["server", "check", "--json", *server])
+    with Consortium(tmp_path, []) as consortium:
+        consortium.start("server")
+        consortium.control().close()
+        invited = CliRunner().invoke(
+            app, ["server", "invite", "north", "--json", *server]
+        )
+        token = json.loads(invited.stdout)["token"]
+        words = ["client", "join", token, "--dir", str(tmp_path / "site")]
+        joined = CliRunner().invoke(app, words)
+        after = CliRunner().invoke(app, ["server", "check", "--json", *server])
+
+    assert joined.exit_code == 0, joined.output
+    assert before.exit_code == 0, before.stdout
+    assert "GLD-S066" not in after.stdout
+    said = [each["what"] for each in json.loads(after.stdout)["findings"]]
+    assert any(what.startswith("site north is good until") for what in said), said
+    assert any(what.startswith("the log of members is intact") for what in said)
+
+    log = tmp_path / "server" / "state" / "members.db"
+    data = bytearray(log.read_bytes())
+    data[data.rindex(b'"north"') + 1] ^= 1
+    log.write_bytes(data)
+    changed = CliRunner().invoke(app, ["server", "check", "--json", *server])
+    assert changed.exit_code == 5, changed.stdout
+
+
 def test_a_missing_key_and_a_missing_file_are_named(home: Path) -> None:
     (home / "sites" / "a" / "site.key").unlink()
     (home / "sites" / "a" / "data.csv").unlink()
