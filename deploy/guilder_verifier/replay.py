@@ -148,8 +148,9 @@ class Replay:
         turn, measures = grant.turns.get(turn_no), body.get("measures", 0)
         demand(type(measures) is int and measures >= 0)
         if turn is None:
-            demand(measures <= grant.unmeasured())
-            demand(max(grant.turns, default=0) < turn_no <= grant.body["num_turns"])
+            demand(measures == 0 or measures <= grant.unmeasured())
+            newest = next(reversed(grant.turns), 0)  # they only grow
+            demand(newest < turn_no <= grant.body["num_turns"])
             demand(attempt == 1 and grant.body["approval"] not in self.orders.revoked)
             named = self._budgets_of(grant)
             if grant.protected:

@@ -22,8 +22,15 @@ class Grant {
   constructor(body) {
     this.body = body;
     this.turns = new Map(); // by number, oldest first
+    this.newestTurn = 0;
     this.isClosed = false;
     this.charged = new Map(ORDERS.map((order) => [order, body.renyi[order]]));
+  }
+
+  /** Turns, with the next one, whose share of the metrics no turn released. */
+  unmeasured() {
+    const released = [...this.turns.values()].reduce((sum, turn) => sum + turn.measures, 0);
+    return this.turns.size + 1 - released;
   }
 
   /** What it takes now: all its turns while open, those spent once closed. */

@@ -159,9 +159,8 @@ function learnSpend(book, body) {
   const measures = own(body, "measures") ?? 0;
   demand(!grant.isClosed && body.attempt <= 1 + NUM_REPEATS);
   if (before === undefined) {
-    const numbers = [...grant.turns.keys()], released = [...grant.turns.values()];
-    demand(measures <= grant.turns.size + 1 - released.reduce((sum, turn) => sum + turn.measures, 0));
-    demand((numbers[numbers.length - 1] ?? 0) < body.turn_no && body.turn_no <= grant.body.num_turns);
+    demand(measures === 0 || measures <= grant.unmeasured());
+    demand(grant.newestTurn < body.turn_no && body.turn_no <= grant.body.num_turns);
     demand(body.attempt === 1 && !book.orders.revoked.has(grant.body.approval));
     const named = book.budgetsOf(grant);
     demand(!grant.body.protected || (named.length > 0 && named.every((b) => b.holds(b.total()))));
@@ -169,6 +168,7 @@ function learnSpend(book, body) {
     demand(!before.isDone && before.requestHash === body.request_hash && before.measures === measures);
     demand(body.attempt === before.attempt + 1);
   }
+  grant.newestTurn = Math.max(grant.newestTurn, body.turn_no);
   grant.turns.set(body.turn_no, {
     requestHash: body.request_hash, attempt: body.attempt, measures,
     chargedAt: before === undefined ? body.time : before.chargedAt,

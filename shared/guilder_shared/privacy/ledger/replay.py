@@ -56,7 +56,7 @@ def _spend(book: Pages, _: Entry, body: Body) -> None:
         demand(grant.newest_turn() < turn_no <= grant.num_turns)
         demand(body["attempt"] == 1 and grant.approval not in book.decisions.revoked)
         demand(book.accounts.covers(grant, Filters.hold_sums))
-        demand(measures <= grant.unmeasured())
+        demand(measures == 0 or measures <= grant.unmeasured())
         turn = Turn(
             turn_no,
             str(body["request_hash"]),
