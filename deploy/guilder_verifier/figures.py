@@ -89,6 +89,7 @@ def _study(book: Replay, grant: Grant) -> Report:
         "accepted_at": body["time"],
         "ended": grant.closed,
         "approval": book.orders.line(body["approval"], with_officer=True),
+        **_software(grant),
         "guarantee": _guarantee(grant),
         "curve": _curve(grant),
         "beliefs": _beliefs(grant),
@@ -96,6 +97,12 @@ def _study(book: Replay, grant: Grant) -> Report:
         "totals": _totals(grant),
         "releases": [_release(no, turn) for no, turn in grant.turns.items()],
     }
+
+
+def _software(grant: Grant) -> Report:
+    """What was installed at the site when it accepted; older sites did not say."""
+    told = grant.body["meta"].get("software")
+    return {"software": told} if isinstance(told, dict) else {}
 
 
 def _guarantee(grant: Grant) -> Report:

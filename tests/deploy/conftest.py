@@ -22,6 +22,7 @@ from guilder_shared.reports.export import SCHEMA, export
 from guilder_shared.study import Study
 
 Asked = dict[str, Any]
+SOFTWARE = {"installed": "e" * 64, "recipe": None}
 MEASURED = {"on": "charged", "share": 0.5}
 NOON = 1_800_000_000.0
 
@@ -155,6 +156,7 @@ def accept(ledger: Ledger, each: Study) -> None:
             "study": each.canonical().decode(),
             "plan": asdict(plan),
             **simulated,
+            **({"software": SOFTWARE} if each.study.name == "risk" else {}),
         },
     )
     ledger.spend(grant.grant_id, 1, "1" * 64)

@@ -53,11 +53,13 @@ function leastOf(grant, numTurns, delta) {
 
 function studyOf(book, grant) {
   const { body } = grant, permitted = book.orders.admitted.get(body.approval);
+  const software = own(body.meta, "software"); // older sites did not say
   return {
     name: body.study_name, purpose: String(own(grant.part("study"), "purpose") ?? ""),
     digest: body.study_digest, grant_id: body.grant_id, run_id: body.run_id, server: body.server,
     dataset: body.dataset, accepted_at: body.time, ended: grant.isClosed,
     approval: { ...book.orders.line(body.approval), officer: fingerprint(permitted.officer) },
+    ...(isObject(software) ? { software } : {}),
     guarantee: guaranteeOf(grant), curve: curveOf(grant), beliefs: beliefsOf(grant),
     events: [eventOf(grant)], totals: totalsOf(grant),
     releases: [...grant.turns].map(([turnNo, turn]) => ({
