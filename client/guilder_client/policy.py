@@ -139,8 +139,8 @@ def _self_test(site: Site, study: Study, plan: Plan, public_size: int) -> None:
     Raises:
         PlanError: GLD-P070, GLD-P071.
     """
-    if site.seed is not None:  # a simulation tests once for all its sites
-        return
+    if site.seed is not None or study.statistics is not None:
+        return  # a simulation tests once for all its sites; or nothing is trained
     from guilder_shared.training import selftest
 
     try:
@@ -242,6 +242,10 @@ def check(site: Site, request: TurnRequest) -> tuple[Grant, Study, Plan]:
         raise IntegrityError("GLD-I031", "the stored study is not the accepted one")
     permit(site.settings, study)
     consent.demand(site, study, _approved_once(site, grant))
+    if not study.training_rounds and request.round_no != study.measuring_round:
+        raise PolicyRefused(
+            "GLD-S008", "the study has no such round: it trains nothing"
+        )
     site.hear_exclusions()
     if site.exclusions is not None:
         site.exclusions.demand_person(site.name, study)

@@ -112,7 +112,7 @@ def _talk(offered: Offered, study: Study, nobody: "Nobody") -> Talk:
         return
     model = pack(registry.initial(study))
     digest, measuring = study.digest(), study.measuring_round
-    rounds = [1] if measuring is None else [1, measuring]
+    rounds = [1] if measuring in (None, 1) else [1, measuring]
     records = {wire.MODEL: wire.model_record(model)}
     for turn_no, round_no in enumerate(rounds, 1):
         numbers = (turn_no, round_no)

@@ -223,8 +223,14 @@ def _measure(
     rows: Parts,
     spend: Spend,
 ) -> Weights:
-    from guilder_shared.training import charged
+    from guilder_shared.training import asked, charged
 
+    key = _keys(site, request, study).key("metrics", 0)
+    if study.statistics is not None:
+        assert plan.noise_multiplier is not None, "its plan was checked with the offer"
+        noise = plan.noise_multiplier  # each turn pays for a whole release
+        told = asked.release(study, rows.training, noise_multiplier=noise, key=key)
+        return {MEASURED: told.astype(np.float32)}
     assert rows.measured is not None, "only a study that measures has such a round"
     assert plan.measuring_noise is not None, "its plan was checked with the offer"
     found = charged.release(
@@ -232,7 +238,7 @@ def _measure(
         study,
         rows.measured,
         noise_multiplier=plan.measuring_noise / math.sqrt(spend.measures),
-        key=_keys(site, request, study).key("metrics", 0),
+        key=key,
     )
     return {MEASURED: found.astype(np.float32)}
 

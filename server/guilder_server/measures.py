@@ -1,4 +1,4 @@
-"""The sum of what sites measured: vectors of noised counts, added and read off.
+"""The sum of what sites measured or were asked: noised counts, added and read off.
 
 Each site's vector is private by itself, so the sum protects nobody further. Adding is
 in whole numbers, so the same replies give the same sum in any order. This module knows
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from guilder_shared.errors import IntegrityError
 from guilder_shared.messages import MEASURED, Weights
 from guilder_shared.study import Study
-from guilder_shared.training import charged
+from guilder_shared.training import asked, charged
 
 SCALE: Final = 2**20
 LARGEST: Final = 2.0**33  # rows of a site, and more
@@ -25,7 +25,8 @@ Total = npt.NDArray[np.int64]
 
 def shapes(study: Study) -> dict[str, tuple[int, ...]]:
     """What every site's answer must look like."""
-    return {MEASURED: (sum(charged.widths(study).values()),)}
+    room = charged if study.statistics is None else asked
+    return {MEASURED: (sum(room.widths(study).values()),)}
 
 
 def empty(study: Study) -> Total:
@@ -56,4 +57,6 @@ def add(total: Total, found: Weights) -> Total:
 
 def read_off(study: Study, total: Total) -> dict[str, float]:
     """What the sum says, by name."""
+    if study.statistics is not None:
+        return asked.answers(study, total / SCALE)
     return charged.metrics(study, total / SCALE)

@@ -85,7 +85,7 @@ def run(task: Run, sites: Sites) -> Weights:
     kept = strategy.kept(store.shapes(), store.beside(STATE, shapes), store.fact(KEPT))
     average_before = store.model() if study.training.average else {}
     load = _again(store, store.iterate())
-    for round_no in store.remaining(study.training.rounds):
+    for round_no in store.remaining(study.training_rounds):
         cohort.choose(awaited=store.last_sites())  # 1 who
         weights = cohort.weights(exclusion.sizes(store, round_no))
         updates = strategy.begin(store.shapes(), weights)

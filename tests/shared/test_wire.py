@@ -33,11 +33,18 @@ def encoded_request() -> RecordDict:
     return wire.encode_request(REQUEST, {wire.MODEL: wire.model_record(REQUEST.model)})
 
 
+@pytest.mark.parametrize("measuring", [None, 6.5])
 @pytest.mark.parametrize("multiplier", [None, 0.7593])
-def test_an_offer_survives_the_wire(multiplier: float | None) -> None:
-    offer = Offer("run-1", b'{"schema":1}', Plan(multiplier, 12, 1e-3))
+def test_an_offer_survives_the_wire(
+    multiplier: float | None, measuring: float | None
+) -> None:
+    offer = Offer("run-1", b'{"schema":1}', Plan(multiplier, 12, 1e-3, measuring))
 
-    assert wire.decode_offer(wire.encode_offer(offer)) == offer
+    sent = wire.encode_offer(offer)
+
+    assert wire.decode_offer(sent) == offer
+    named = "measuring_noise" in sent.config_records[wire.FIELDS]
+    assert named is (measuring is not None)  # older sites know no such field
 
 
 def test_every_other_message_survives_the_wire() -> None:

@@ -56,6 +56,6 @@ def test_the_report_tells_what_was_measured_and_both_verifiers_agree(
     verified = reports.verify(path)
     assert verified.studies[0].recomputed_epsilon is not None
     assert verified.studies[0].recomputed_epsilon <= 8
-    assert check(path.read_bytes())["studies"][0]["renyi_recomputed"] is True
+    assert check(path.read_bytes())["studies"][0]["protected"] is True
     page = path.with_suffix("").with_suffix(".report.html")
     assert "parallel: " in page.read_text("utf-8")

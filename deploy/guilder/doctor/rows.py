@@ -17,7 +17,7 @@ import numpy as np
 
 from guilder.doctor.finding import Finding, fine, warning
 from guilder_shared import tables
-from guilder_shared.study import Data, NumberColumn, Study
+from guilder_shared.study import ColumnData, Data, NumberColumn, Study, TableData
 from guilder_shared.tables import answers, contract, persons
 
 if TYPE_CHECKING:
@@ -167,13 +167,18 @@ def _column_findings(each: ColumnReport, rows: int) -> Iterator[Finding]:
 def _column(table: "pa.Table", name: str, data: Data) -> ColumnReport:
     column = table.column(name)
     kind = str(column.type)
-    if data.kind != "table" or name in (data.person, data.target):
+    if isinstance(data, ColumnData) and name == data.person:
+        return ColumnReport(name, kind, column.null_count)
+    if not isinstance(data, TableData | ColumnData) or name in (
+        data.person,
+        getattr(data, "target", None),
+    ):
         values = getattr(data, "classes", None)
         if data.kind == "table" and name == data.target and not values:
             numbers = contract.numbers(table, name)
             odd = int((~np.isnan(numbers) & ~np.isin(numbers, (0, 1))).sum())
             return ColumnReport(name, kind, int(np.isnan(numbers).sum()), unknown=odd)
-        if values and name == data.target:
+        if values and name == getattr(data, "target", None):
             odd = int((answers.classes(column, values) < 0).sum()) - column.null_count
             return ColumnReport(name, kind, column.null_count, unknown=max(0, odd))
         return ColumnReport(name, kind, column.null_count)

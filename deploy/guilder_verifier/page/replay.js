@@ -238,11 +238,16 @@ function plannedEvent(grant) {
   demand(numTurns === grant.body.num_turns);
   if (noise === null) return { event: "none-protected" };
   demand(isNumber(noise) && isNumber(slack));
+  const times = (count, of) => ({ event: "self-composed", count, of });
+  const asked = grant.part("statistics");
+  if (asked.noise !== undefined) { // its sums are exact: one release, or one of each question
+    const count = asked.noise === "gaussian" ? 1 : Object.keys(asked.ask).length;
+    return times(count, { event: asked.noise, noise_multiplier: noise });
+  }
   let step = { event: "gaussian", noise_multiplier: noise / (1 + Math.max(slack, LEAST_SLACK)) };
   if (training.sample_rate !== 1) {
     step = { event: "poisson-sampled", sampling_probability: training.sample_rate, of: step };
   }
-  const times = (count, of) => ({ event: "self-composed", count, of });
   const steps = times(training.local_steps, step);
   if ((measured ?? null) === null) return steps;
   return { event: "parallel", of: [steps, times(1, { event: "gaussian", noise_multiplier: measured })] };

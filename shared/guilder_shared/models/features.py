@@ -36,10 +36,12 @@ def prepare(examples: Examples, study: Study) -> Examples:
     Raises:
         StudyError: As `registry.build`.
     """
+    if study.model.train != "head":
+        return examples
     wanted = registry.inputs(study)
     given = examples.inputs
     done = given.shape[1:] == wanted.shape and given.dtype == np.float32
-    if study.model.train != "head" or done:
+    if done:
         return examples
     return dataclasses.replace(
         examples, inputs=_features(examples, study, wanted.shape)

@@ -19,6 +19,7 @@ from guilder_shared.models import families, pretrained, starting, tabular, token
 from guilder_shared.models.families import Inputs
 from guilder_shared.study import (
     CategoryColumn,
+    ColumnData,
     Data,
     ImageData,
     Study,
@@ -36,6 +37,7 @@ __all__ = [
     "Weights",
     "build",
     "check",
+    "demand_model",
     "initial",
     "inputs",
     "load",
@@ -66,6 +68,7 @@ def inputs(study: Study) -> Inputs:
     Raises:
         StudyError: As `build`.
     """
+    demand_model(study)
     _check_model(study)
     if isinstance(study.data, TableData):
         return Inputs((num_inputs(study.data),), None, len(study.data.classes or "01"))
@@ -83,6 +86,8 @@ def shapes(study: Study) -> Mapping[str, tuple[int, ...]]:
         StudyError: As `build`.
     """
     _check_model(study)
+    if isinstance(study.data, ColumnData):
+        return {}
     if isinstance(study.data, TableData):
         return tabular.shapes(_widths(study, study.data))
     return {name: start.shape for name, start in families.trained(study).items()}
@@ -98,6 +103,8 @@ def initial(study: Study) -> Weights:
         StudyError: As `build`; as `pretrained.minilm` where some of it is trained.
     """
     _check_model(study)
+    if isinstance(study.data, ColumnData):
+        return {}
     seed = int(study.digest(), 16)
     if isinstance(study.data, TableData):
         widths = _widths(study, study.data)
@@ -137,6 +144,7 @@ def build(study: Study) -> "nn.Module":
             fit the recipe, GLD-C103 the recipe reads other data, GLD-C104 too large;
             GLD-C100 to GLD-C102 its public weights are not here.
     """
+    demand_model(study)
     _check_model(study)
     if isinstance(study.data, TableData):
         return tabular.build(_widths(study, study.data))
@@ -159,6 +167,21 @@ def load(weights: Mapping[str, NDArray[np.float32]], study: Study) -> "nn.Module
     state = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
     module.load_state_dict(state, strict=False)
     return module
+
+
+def demand_model(study: Study) -> None:
+    """Refuse a study that has no model to look at.
+
+    Raises:
+        StudyError: GLD-C137 it asks for statistics.
+    """
+    if isinstance(study.data, ColumnData):
+        raise StudyError(
+            "GLD-C137",
+            f"study {study.study.name!r} trains nothing: it asks for statistics",
+            why="There is no model to check and no training to audit.",
+            fix="`guilder privacy plan` shows what it costs and how noisy it is.",
+        )
 
 
 def check(weights: Mapping[str, NDArray[np.float32]], study: Study) -> None:
@@ -189,6 +212,8 @@ def check(weights: Mapping[str, NDArray[np.float32]], study: Study) -> None:
 
 def _check_model(study: Study) -> None:
     model, recipe = study.model, tasks.recipe(study.study.recipe)
+    if isinstance(study.data, ColumnData):
+        return  # nothing is trained
     if model.name not in MODELS or model.name not in recipe.models:
         raise StudyError(
             "GLD-C061",

@@ -29,7 +29,9 @@ from guilder_shared.privacy.events import (
     MIN_NOISE_MULTIPLIER,
     Event,
     Leaves,
+    discrete_gaussian_event,
     gaussian_event,
+    laplace_event,
     merge,
     parallel,
     self_composed,
@@ -81,19 +83,47 @@ def validate_study(study: Study) -> None:
 
 
 def turn_event(study: Study, plan: Plan) -> Event:
-    """The event of one turn: `local_steps` noised sums, and a share of the metrics."""
+    """The event of one turn: `local_steps` noised sums, and a share of the metrics.
+
+    Of a study of statistics: its whole release.
+    """
+    if study.statistics is not None:
+        return _asked_event(study, plan, 1)
     return _both(study, plan, study.training.local_steps, 1)
 
 
 def schedule_event(study: Study, plan: Plan) -> Event:
     """The event of all turns of the plan, merged into one self-composition."""
+    if study.statistics is not None:
+        return _asked_event(study, plan, plan.num_turns)
     num_steps = study.training.local_steps * plan.num_turns
     return _both(study, plan, num_steps, plan.num_turns)
 
 
 def training_event(study: Study, plan: Plan) -> Event:
-    """What the whole schedule costs a unit that is trained on."""
+    """What the whole schedule costs a unit that is trained on, or asked about."""
+    if study.statistics is not None:
+        return schedule_event(study, plan)
     return _steps_event(study, plan, study.training.local_steps * plan.num_turns)
+
+
+def _asked_event(study: Study, plan: Plan, num_turns: int) -> Event:
+    assert study.statistics is not None
+    if plan.noise_multiplier is None:
+        return unprotected_event()
+    make = {
+        "gaussian": gaussian_event,
+        "laplace": laplace_event,
+        "discrete-gaussian": discrete_gaussian_event,
+    }[study.statistics.noise]
+    return self_composed(make(plan.noise_multiplier), _num_asked(study) * num_turns)
+
+
+def _num_asked(study: Study) -> int:
+    """Mechanisms in one release: all at once, or a question each (`training.asked`)."""
+    assert study.statistics is not None
+    joint = study.statistics.noise == "gaussian"
+    return 1 if joint else len(study.statistics.ask)
 
 
 def _both(study: Study, plan: Plan, num_steps: int, num_turns: int) -> Event:
@@ -235,6 +265,16 @@ def solve(study: Study) -> Plan:
 
 def _training_goal(study: Study, num_turns: int) -> Goal:
     privacy, training = study.privacy, study.training
+    if study.statistics is not None:  # sums are exact: no slack
+        return Goal(
+            privacy.epsilon,
+            privacy.delta,
+            1.0,
+            _num_asked(study) * num_turns,
+            0.0,
+            lambda nearest: _unreachable(study, num_turns, nearest),
+            study.statistics.noise,
+        )
     return Goal(
         privacy.epsilon,
         privacy.delta,

@@ -128,6 +128,8 @@ def _by_turn(study: Study, plan: Plan, whole: float) -> Iterator[tuple[int, floa
 
 
 def _others(study: Study, own: Schedule) -> Iterator[Schedule]:
+    if study.statistics is not None:
+        return
     rounds, rate = own.rounds, own.sample_rate
     asked = [(rounds // 4, rate), (rounds // 2, rate), (2 * rounds, rate)]
     asked += [(rounds, min(1.0, factor * rate)) for factor in (2, 4)] + [(rounds, 1.0)]

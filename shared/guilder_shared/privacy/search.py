@@ -15,7 +15,12 @@ from typing import NamedTuple
 
 from guilder_shared.errors import PlanError
 from guilder_shared.privacy import bounds
-from guilder_shared.privacy.events import MIN_NOISE_MULTIPLIER, Leaf
+from guilder_shared.privacy.events import (
+    GAUSSIAN,
+    LAPLACE,
+    MIN_NOISE_MULTIPLIER,
+    Leaf,
+)
 
 MAX_NOISE_MULTIPLIER = 4096.0
 
@@ -29,10 +34,11 @@ class Goal(NamedTuple):
     num_steps: int
     slack: float
     refused: Callable[[float], PlanError]  # told the nearest epsilon
+    kind: str = GAUSSIAN
 
     def leaf(self, noise_multiplier: float) -> Leaf:
         """All the steps, with this noise."""
-        return Leaf(noise_multiplier, self.sample_rate, self.num_steps)
+        return Leaf(noise_multiplier, self.sample_rate, self.num_steps, self.kind)
 
 
 def least_noise(goal: Goal) -> float:
@@ -88,6 +94,8 @@ def _first_guess(goal: Goal) -> float:
     Source: the central limit of Bu et al. 2020, mu = q sqrt(T (exp(1/z^2) - 1)).
     """
     rate, num_steps = goal.sample_rate, goal.num_steps
+    if goal.kind == LAPLACE:
+        return math.log(num_steps / goal.epsilon)
     tail = math.sqrt(2 * math.log(1 / goal.delta))
     # eps = mu^2/2 + mu tail, solved for mu: a little too private, near enough
     mu = math.sqrt(tail**2 + 2 * goal.epsilon) - tail

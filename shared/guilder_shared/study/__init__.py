@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import rfc8785
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from guilder_shared.settings.files import File, load_json, load_toml
 from guilder_shared.settings.mistakes import Contradiction, FileError, Mistake
 from guilder_shared.study.aggregation import Aggregation
+from guilder_shared.study.asking import Statistics, with_unused
 from guilder_shared.study.data import (
     CategoryColumn,
     Column,
+    ColumnData,
     Data,
     ImageData,
     NumberColumn,
@@ -33,11 +35,12 @@ from guilder_shared.study.parts import (
     Simulation,
     Training,
 )
-from guilder_shared.study.rules import RULES
+from guilder_shared.study.rules import RULES, RULES_OF_STATISTICS
 
 __all__ = [
     "CategoryColumn",
     "Column",
+    "ColumnData",
     "Data",
     "ImageData",
     "NumberColumn",
@@ -58,7 +61,13 @@ class Study(File):
     privacy: Privacy
     aggregation: Aggregation
     evaluation: Evaluation
+    statistics: Statistics | None = None
     simulation: Simulation | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, parts: Any) -> Any:
+        return with_unused(parts)
 
     @classmethod
     def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
@@ -102,9 +111,14 @@ class Study(File):
     @property
     def measuring_round(self) -> int | None:
         """The round after the last in which held-out units are measured, if any is."""
-        if self.evaluation.on != "charged":
-            return None
-        return self.training.rounds + 1
+        if self.statistics is not None:
+            return 1
+        return self.training.rounds + 1 if self.evaluation.on == "charged" else None
+
+    @property
+    def training_rounds(self) -> int:
+        """How many rounds train a model; none where columns are asked about."""
+        return self.training.rounds if self.statistics is None else 0
 
     @property
     def num_turns(self) -> int:
@@ -131,9 +145,14 @@ class Study(File):
     @classmethod
     def contradictions(cls, parts: Mapping[str, Any]) -> list[Contradiction]:
         """What the tables of a study must agree on."""
+        named = [
+            *RULES,
+            *(((*needed, "statistics"), rule) for needed, rule in RULES_OF_STATISTICS),
+        ]
         return [
             each
-            for needed, rule in RULES
-            if all(parts.get(name) is not None for name in needed)
-            for each in rule(*(parts[name] for name in needed))
+            for needed, rule in named
+            if all(parts.get(name) is not None for name in needed[:-1] or needed)
+            and (needed[-1] == "statistics" or parts.get(needed[-1]) is not None)
+            for each in rule(*(parts.get(name) for name in needed))
         ]

@@ -5,7 +5,7 @@ A tagged union over what a site holds. This module opens no file and knows no mo
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -54,14 +54,18 @@ def _refuse_twice(key: str, values: Sequence[str]) -> None:
         raise ContradictionError([Contradiction((key,), what, fix)])
 
 
-def _canonical_order(columns: dict[str, Column]) -> dict[str, Column]:
-    """Columns in the order of canonical JSON (UTF-16), wherever they were read.
+Each = TypeVar("Each")
 
-    The order of columns is the order of the model's inputs: a site, which reads the
-    canonical form, and the server, which reads the file, must agree on it.
+
+def canonical_order(named: dict[str, Each]) -> dict[str, Each]:
+    """In the order of canonical JSON (UTF-16), wherever it was read.
+
+    The order of columns is the order of the model's inputs, that of questions the order
+    of the numbers that answer them: a site, which reads the canonical form, and the
+    server, which reads the file, must agree on it.
     """
-    names = sorted(columns, key=lambda name: name.encode("utf-16-be"))
-    return {name: columns[name] for name in names}
+    names = sorted(named, key=lambda name: name.encode("utf-16-be"))
+    return {name: named[name] for name in names}
 
 
 class TableData(Frozen):
@@ -79,7 +83,7 @@ class TableData(Frozen):
     person: Text | None = Field(
         default=None, description='column naming the person, for unit = "person"'
     )
-    columns: Annotated[dict[Text, Column], AfterValidator(_canonical_order)] = Field(
+    columns: Annotated[dict[Text, Column], AfterValidator(canonical_order)] = Field(
         min_length=1, max_length=10_000, description="the model's inputs"
     )
 
@@ -147,4 +151,17 @@ class TextData(Frozen):
         raise ContradictionError([Contradiction(("vocabulary",), what, fix)])
 
 
-Data = TableData | ImageData | TextData
+class ColumnData(Frozen):
+    """The contract with every site's table, where columns are asked about as such."""
+
+    kind: Literal["columns"] = Field(description="columns that are asked about")
+    dataset: Name = Field(description="each site maps this name to its own source")
+    person: Text | None = Field(
+        default=None, description='column naming the person, for unit = "person"'
+    )
+    columns: Annotated[dict[Text, Column], AfterValidator(canonical_order)] = Field(
+        min_length=1, max_length=10_000, description="with public bounds or values"
+    )
+
+
+Data = TableData | ImageData | TextData | ColumnData

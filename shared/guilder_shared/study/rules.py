@@ -16,7 +16,18 @@ from guilder_shared.study.aggregation_rules import (
     strategy_has_its_keys,
     variates_fit_the_steps,
 )
-from guilder_shared.study.data import Data, ImageData, TableData, TextData
+from guilder_shared.study.asking_rules import (
+    noise_fits_the_questions,
+    questions_fit_their_columns,
+    statistics_are_whole,
+)
+from guilder_shared.study.data import (
+    ColumnData,
+    Data,
+    ImageData,
+    TableData,
+    TextData,
+)
 from guilder_shared.study.evaluation_rules import charged_evaluation_is_possible
 from guilder_shared.study.fitting import model_fits
 from guilder_shared.study.learning_rules import (
@@ -34,6 +45,8 @@ from guilder_shared.study.parts import (
 
 def _target_is_no_input(data: Data) -> list[Contradiction]:
     """A model that reads its answer, or who somebody is, has learnt nothing."""
+    if isinstance(data, ColumnData):
+        return []
     if not isinstance(data, TableData):
         return _columns_differ(data)
     fix = "Remove it from [data.columns]."
@@ -55,7 +68,8 @@ def _columns_differ(data: ImageData | TextData) -> list[Contradiction]:
 
 
 def _person_is_named(data: Data, privacy: Privacy) -> list[Contradiction]:
-    if data.person is not None and data.person == data.target:
+    target = None if isinstance(data, ColumnData) else data.target
+    if data.person is not None and data.person == target:
         fix = "Name the column that says whose row it is."
         return [Contradiction(("data", "person"), "is the target as well", fix)]
     if privacy.unit != "person" or data.person is not None:
@@ -141,4 +155,13 @@ RULES: tuple[tuple[tuple[str, ...], Callable[..., list[Contradiction]]], ...] = 
     (("aggregation", "training"), noise_is_known),
     (("aggregation", "training"), variates_fit_the_steps),
     (("aggregation", "training"), steps_can_drift),
+)
+
+# These also look at [statistics], which most studies do not have: last, perhaps None.
+RULES_OF_STATISTICS: tuple[
+    tuple[tuple[str, ...], Callable[..., list[Contradiction]]], ...
+] = (
+    (("study", "data"), statistics_are_whole),
+    (("data",), questions_fit_their_columns),
+    (("privacy",), noise_fits_the_questions),
 )

@@ -7,8 +7,8 @@ opens no file.
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from guilder_shared.study import Data, ImageData, TextData
-from guilder_shared.tables import contract, pictures, sentences
+from guilder_shared.study import ColumnData, Data, ImageData, TableData, TextData
+from guilder_shared.tables import columns, contract, pictures, sentences
 from guilder_shared.tasks import Examples
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ def needed(data: Data) -> tuple[str, ...]:
         return pictures.needed(data)
     if isinstance(data, TextData):
         return sentences.needed(data)
+    if isinstance(data, ColumnData):
+        return columns.needed(data)
     return contract.needed(data)
 
 
@@ -34,6 +36,8 @@ def check_types(fields: Mapping[str, "pa.Field"], data: Data) -> None:
         pictures.check_types(fields, data)
     elif isinstance(data, TextData):
         sentences.check_types(fields, data)
+    elif isinstance(data, ColumnData):
+        columns.check_types(fields, data)
     else:
         contract.check_types(fields, data)
 
@@ -67,7 +71,7 @@ def check_cells(table: "pa.Table", data: Data) -> None:
         pictures.check_cells(table, data)
     elif isinstance(data, TextData):
         sentences.check_cells(table, data)
-    else:
+    elif isinstance(data, TableData):
         contract.check_cells(table, data)
 
 
@@ -86,4 +90,6 @@ def encode(table: "pa.Table", data: Data) -> Examples:
         return pictures.encode(table, data)
     if isinstance(data, TextData):
         return sentences.encode(table, data)
+    if isinstance(data, ColumnData):
+        return columns.encode(table, data)
     return contract.encode(table, data)

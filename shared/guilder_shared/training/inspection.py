@@ -86,6 +86,7 @@ def of_study(path: Path, overrides: Sequence[str] = ()) -> Inspection:
     from guilder_shared.training.selftest import source
 
     study = Study.load(path, overrides)
+    registry.demand_model(study)
     rows = source.examples(study, source.table(study, 2))
     inputs, targets = _tensor(rows.inputs), _tensor(rows.targets)
     losses = tasks.recipe(study.study.recipe).losses

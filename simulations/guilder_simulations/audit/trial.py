@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from guilder_shared.messages import Plan
+from guilder_shared.models import registry
 from guilder_shared.privacy import accounting
 from guilder_shared.study import Study
 from guilder_simulations.audit import bounds, canaries, curves, membership
@@ -57,6 +58,7 @@ def carry_out(
         PlanError: GLD-P105, GLD-P106, GLD-P107; and what `accounting.solve` raises.
     """
     say = watch or (lambda _: None)
+    registry.demand_model(study)
     canaries.check(study, num_canaries)
     plan = accounting.solve(study)  # 1
     coins = canaries.included(num_canaries, seed)  # 2

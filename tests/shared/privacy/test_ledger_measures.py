@@ -125,7 +125,7 @@ def test_both_verifiers_refuse_more_shares_than_turns_have_paid_for(
             book.apply(each)
 
     assert reports.verify(path).site == "bank-a"
-    assert sound["studies"][0]["renyi_recomputed"] is True
+    assert sound["studies"][0]["protected"] is True
     with pytest.raises(IntegrityError, match="cannot follow"):
         book.apply(entry)
     with pytest.raises(Finding) as found:
