@@ -24,7 +24,14 @@ from guilder.recipe_commands import app as recipe_app
 from guilder_client.commands import app as client_app
 from guilder_client.join_commands import join, leave
 from guilder_server.commands import run_app, server_app
-from guilder_server.member_commands import invite, log, remove, revoke, sites
+from guilder_server.member_commands import (
+    invite,
+    log,
+    reissue,
+    remove,
+    revoke,
+    sites,
+)
 from guilder_server.witness_commands import witnessed
 from guilder_simulations import commands as simulation_commands
 
@@ -49,7 +56,7 @@ server_app.command("install-service")(service_commands.server_service)
 client_app.command("install-service")(service_commands.client_service)
 server_app.command("check")(doctor_commands.server_check)
 client_app.command("check")(doctor_commands.client_check)
-for verb in (invite, sites, revoke, remove, log):
+for verb in (invite, sites, revoke, remove, reissue, log):
     server_app.command(verb.__name__)(verb)
 client_app.command("leave")(leave)
 for group in (client_app, run_app):

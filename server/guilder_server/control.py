@@ -7,6 +7,7 @@ about a study and never meets a site.
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import json
 import logging
@@ -247,7 +248,8 @@ class _Service:
             run_id = self._handler.submit(request.study, list(request.sites))
             return messages.SubmitReply(run_id=run_id)
 
-        return await self._desk.answer(context, "Submit", work)
+        digest = hashlib.sha256(request.study).hexdigest()  # the study is canonical
+        return await self._desk.answer(context, "Submit", work, digest)
 
     async def List(self, request: Any, context: Any) -> Any:  # noqa: N802
         """All runs."""
@@ -268,7 +270,7 @@ class _Service:
             self._handler.resume(request.run_id)
             return messages.Done()
 
-        return await self._desk.answer(context, "Resume", work)
+        return await self._desk.answer(context, "Resume", work, request.run_id)
 
     async def Stop(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Stop a run."""
@@ -278,7 +280,7 @@ class _Service:
             self._handler.stop_run(request.run_id)
             return messages.Done()
 
-        return await self._desk.answer(context, "Stop", work)
+        return await self._desk.answer(context, "Stop", work, request.run_id)
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         """Stream a run's events, from the one after those the watcher has seen."""

@@ -66,12 +66,13 @@ class Door:
         if register is not None:
             register.listen(self._hear)
 
-    def let_in(self, peer: Peer, call: str) -> Caller:
+    def let_in(self, peer: Peer, call: str, about: str = "") -> Caller:
         """Say who calls, if they may.
 
         Args:
             peer: gRPC's authentication context.
             call: The call's name.
+            about: The run or the study's digest, for the log.
 
         Raises:
             EnrolmentError: The certificate counts no more (GLD-E060), or its role
@@ -86,7 +87,7 @@ class Door:
                 fix="Use a key and certificate made for that role.",
             )
         if self._register is not None and call in CHANGES_RUNS:
-            self._register.note(caller.name, call)
+            self._register.note(caller.name, call, about)
         return caller
 
     @contextlib.contextmanager

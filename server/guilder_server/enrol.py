@@ -63,12 +63,12 @@ class Desk:
         self._pool = pool
 
     async def answer(
-        self, context: Any, call: str, act: Callable[[Caller], Any]
+        self, context: Any, call: str, act: Callable[[Caller], Any], about: str = ""
     ) -> Any:
         """Let the caller in and return what `act` makes; errors end the call."""
 
         def work() -> Any:
-            return act(self.door.let_in(context.auth_context(), call))
+            return act(self.door.let_in(context.auth_context(), call, about))
 
         return await self.hear(context, work)
 

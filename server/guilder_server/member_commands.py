@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from guilder_server.commands import HERE, JsonOption, ServerOption
+from guilder_server.commands import HERE, JsonOption, PassphraseOption, ServerOption
 from guilder_shared.errors import EnrolmentError
 from guilder_shared.plain_text import one_line
 
@@ -96,6 +96,28 @@ def remove(name: NameArgument, server: ServerOption = HERE) -> None:
     typer.echo(f"{name} is removed")
 
 
+def reissue(
+    root_key: Annotated[
+        Path, typer.Option("--root-key", help="The root's key, from where it is kept.")
+    ],
+    passphrase_file: PassphraseOption = None,
+    server: ServerOption = HERE,
+) -> None:
+    """Make a new issuing key, before the old one's three years are over.
+
+    With the server stopped. Members' certificates stay good; open invitations too.
+    """
+    from guilder_server import passphrase
+    from guilder_server.settings import ServerFile
+    from guilder_shared import authority
+
+    folder = ServerFile.load(server).keys.authority.parent
+    made = authority.reissue(folder, root_key, passphrase.read(passphrase_file))
+    typer.echo(
+        f"issuing key until {made.not_valid_after_utc:%Y-%m-%d}; start the server"
+    )
+
+
 def log(
     after: Annotated[
         int, typer.Option("--after", min=0, help="Only entries with a higher number.")
@@ -138,5 +160,5 @@ def _line(row: dict[str, Any]) -> str:
 def _entry_line(entry: dict[str, Any]) -> str:
     body = entry["body"]
     by = f"  by {body['by']}" if body.get("by") else ""
-    what = body.get("name") or body.get("call") or ""
+    what = body.get("name") or f"{body.get('call', '')} {body.get('about', '')}"
     return one_line(f"{entry['seq']:5}  {body['time']}  {entry['kind']:14} {what}{by}")

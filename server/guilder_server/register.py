@@ -29,6 +29,7 @@ from guilder_shared.errors import EnrolmentError
 from guilder_shared.identity import SigningKey
 from guilder_shared.invitation import ROLES, Token, secret_sha256
 from guilder_shared.journal import Journal
+from guilder_shared.plain_text import one_line
 
 FILE: Final = "members.db"
 LOG_SCHEMA: Final = "guilder-members-1"
@@ -222,9 +223,8 @@ class Register:
 
     def refuse(self, by: str, name: str) -> None:
         """Refuse what `name` requested; errors as in `approve`."""
-        with self._lock:
-            waits = self._waiting(name)
-            self._enter("refused", by=by, name=name, invitation=waits.invitation_id)
+        waits = self._waiting(name)
+        self._enter("refused", by=by, name=name, invitation=waits.invitation_id)
 
     def renew(self, member: Member) -> list[bytes]:
         """A new certificate for the same name and the same keys (decision 044).
@@ -285,9 +285,9 @@ class Register:
             self._enter("server-renewed")
         return is_time
 
-    def note(self, by: str, call: str, **what: Any) -> None:
-        """Enter what an operator asked for, such as a run."""
-        self._enter("asked", by=by, call=call, **what)
+    def note(self, by: str, call: str, about: str) -> None:
+        """Enter what an operator asked for: which call, about which run or study."""
+        self._enter("asked", by=by, call=call, about=one_line(about, 200))
 
     def standing(self, key_sha256: str) -> Member:
         """The active member with this key.
@@ -315,7 +315,7 @@ class Register:
         return self._members.open_invitations()
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
-        """The log itself."""
+        """The log."""
         return self._journal.entries(after=after)
 
     def close(self) -> None:

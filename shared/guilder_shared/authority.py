@@ -98,6 +98,29 @@ def make_authority(
     return issuing
 
 
+def reissue(
+    folder: Path, root_key: Path, passphrase: bytes | None = None
+) -> x509.Certificate:
+    """Make a new issuing key in `folder`, signed by the root that was put away.
+
+    The old pair is kept beside it under another name. Certificates that it signed stay
+    good; the server's own is renewed at its next start.
+
+    Raises:
+        EnrolmentError: The root's key cannot be read, or is not that of ca.pem
+            (GLD-E009).
+    """
+    root = load_issuing(root_key, folder / "ca.pem", passphrase)
+    mark = secrets.token_hex(4)
+    for name in ("issuing.key", "issuing.pem"):
+        if (folder / name).exists():
+            (folder / name).rename(folder / f"{name}.{mark}")
+    issuing = drafts.signer(root, f"guilder issuing {mark}", ISSUING_DAYS, 0)
+    write_pem(folder / "issuing.pem", [issuing.certificate])
+    write_private(folder / "issuing.key", drafts.pem_key(issuing.key, passphrase))
+    return issuing.certificate
+
+
 def load_issuing(key: Path, certificate: Path, passphrase: bytes | None) -> Authority:
     """Read the issuing key and its certificate.
 

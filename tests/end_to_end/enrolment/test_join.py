@@ -1,5 +1,6 @@
 """Joining by a token over real TLS: what it gives, and what a kill leaves."""
 
+import hashlib
 import stat
 import threading
 from collections.abc import Callable
@@ -216,9 +217,14 @@ def test_an_operator_joins_from_another_computer(office: Office) -> None:
     with office.person("jo", "operator") as jo:
         assert jo.list() == [{"run_id": "run-1"}]
         assert jo.submit(b"{}") == "run-1"
+        jo.stop("run-1")
 
     asked = [e.content() for e in office.register.entries() if e.kind == "asked"]
-    assert [(each["by"], each["call"]) for each in asked] == [("jo", "Submit")]
+    digest = hashlib.sha256(b"{}").hexdigest()
+    assert [(each["by"], each["call"], each["about"]) for each in asked] == [
+        ("jo", "Submit", digest),
+        ("jo", "Stop", "run-1"),
+    ]
 
 
 def test_the_operators_file_names_the_server_and_the_key(

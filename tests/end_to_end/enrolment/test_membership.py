@@ -203,6 +203,35 @@ def test_the_servers_certificate_is_renewed_for_its_key_and_hosts(
     tls.client_context(office.join(office.invite()))
 
 
+def test_a_new_issuing_key_changes_nothing_for_who_is_a_member_or_invited(
+    office: Office, settings: SiteFile
+) -> None:
+    invited, server = office.invite("bank-b"), office.folder / "server"
+    office.stop()
+
+    authority.reissue(server, server / "root.key")
+    office.start()
+    assert office.register.renew_server(office.settings.keys.certificate) is True
+
+    tls.client_context(office.join(invited))
+    with office.admin() as admin:  # certificates of the old key still count
+        assert len(admin.members()) == 3
+    assert join.renew(settings) is False
+
+
+def test_a_root_of_another_consortium_makes_no_issuing_key(
+    office: Office, tmp_path: Path
+) -> None:
+    authority.make_authority(tmp_path, ["localhost"])
+    before = (office.folder / "server" / "issuing.key").read_bytes()
+
+    with pytest.raises(EnrolmentError) as caught:
+        authority.reissue(office.folder / "server", tmp_path / "root.key")
+
+    assert caught.value.error_id == "GLD-E009"
+    assert (office.folder / "server" / "issuing.key").read_bytes() == before
+
+
 def quiet(_line: str) -> None: ...
 
 
