@@ -8,6 +8,7 @@ Goal: 50 idle sites cost less than 2 % of one core at the server.
 """
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -39,8 +40,15 @@ def measure(folder: Path, num_sites: int, seconds: float, *, bell: bool) -> floa
         consortium.control().close()
         server = psutil.Process(consortium.pid("server"))
         command = [sys.executable, __file__, "--be-sites", str(folder)]
-        sites = subprocess.Popen([*command, *(["--bell"] if bell else [])])
+        sites = subprocess.Popen(
+            [*command, *(["--bell"] if bell else [])],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         try:
+            assert sites.stdout is not None
+            while int(sites.stdout.readline()) < num_sites:  # all are there
+                continue
             time.sleep(SETTLE_S)
             before, began_s = cpu_s(server), time.monotonic()
             time.sleep(seconds)
@@ -64,16 +72,22 @@ def be_sites(folder: Path, *, bell: bool) -> None:
     from guilder_client.node import Node
     from guilder_client.settings import SiteFile
 
-    stop = threading.Event()
+    stop, lines, online = threading.Event(), list[Bell](), set[str]()
     for place in sorted((folder / "sites").iterdir()):
         settings = SiteFile.load(place / "site.toml")
         line = Bell(settings)
         options: dict[str, Any] = {"sleep": line.sleep} if bell else {}
-        node = Node(settings.site.server, place, ClientApp(), {}, **options)
+        met = functools.partial(online.add, settings.site.name)
+        node = Node(
+            settings.site.server, place, ClientApp(), {}, on_online=met, **options
+        )
         if bell:
+            lines.append(line)
             threading.Thread(target=line.listen, args=(stop,), daemon=True).start()
         threading.Thread(target=node.run_forever, args=(stop,), daemon=True).start()
-    stop.wait()
+    while not stop.wait(1.0):  # how many are there, and would be rung
+        is_up = [line.is_up for line in lines]
+        print(min(len(online), sum(is_up) if bell else len(online)), flush=True)
 
 
 def main() -> None:

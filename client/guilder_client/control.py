@@ -48,6 +48,11 @@ class Bell:
         self._is_up = False
         self._call: Any = None
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the server would ring now."""
+        return self._is_up
+
     def sleep(self, stop: threading.Event) -> bool:
         """Wait until rung, the line breaks, or two minutes; False if there is no line.
 
