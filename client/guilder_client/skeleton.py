@@ -31,6 +31,10 @@ authority = "ca.pem"
 signing_key = "signing.key"          # signs the ledger; back it up with state
 officer = "officer.pub"              # whose orders count; see [budget]
 
+# Only if connections to the outside go through a proxy:
+# [proxy]
+# url = "http://proxy.example:3128"
+
 # What a study calls card-payments is, here:
 # [data.card-payments]
 # kind = "parquet"                   # csv | parquet | npz

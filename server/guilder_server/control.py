@@ -86,6 +86,7 @@ class ControlServer:
         register: Who belongs here; None where sites are certificates in a folder.
         attended: Keeps a site online that listens here; see `Hub.attended`.
         awaited: Whom a run waits for, and why; see `Hub.awaited`.
+        online: Names of the sites that are there.
     """
 
     def __init__(
@@ -95,7 +96,9 @@ class ControlServer:
         register: Register | None = None,
         attended: Attended = lambda _name, _ring: contextlib.nullcontext(),
         awaited: Awaited = lambda _run_id: {},
+        online: Callable[[], set[str]] = set,
     ) -> None:
+        self._online = online
         self._awaited = awaited
         self._settings = settings
         self._attended = attended
@@ -185,7 +188,7 @@ class ControlServer:
         stubs.add_EnrolmentServicer_to_server(
             Enrolment(desk, self._register, settings.url, control_url), strangers
         )
-        admins = Admins(desk, self._register, (name, public_port))
+        admins = Admins(desk, self._register, (name, public_port), self._online)
         stubs.add_RegisterServicer_to_server(admins, members)
         return [members, strangers]
 

@@ -197,10 +197,17 @@ class Admins:
         desk: Answers.
         register: The book.
         place: Host and port at which strangers find the server.
+        online: Names of the sites that are there.
     """
 
-    def __init__(self, desk: Desk, register: Register, place: tuple[str, int]) -> None:
-        self._desk = desk
+    def __init__(
+        self,
+        desk: Desk,
+        register: Register,
+        place: tuple[str, int],
+        online: Callable[[], set[str]],
+    ) -> None:
+        self._desk, self._online = desk, online
         self._register = register
         self._place = place
 
@@ -226,7 +233,11 @@ class Admins:
 
         def work(caller: Caller) -> Any:
             del caller
-            rows = [_row(member) for member in self._register.members()]
+            here = self._online()
+            rows = [
+                {**_row(member), "online": member.name in here}
+                for member in self._register.members()
+            ]
             rows += [
                 {
                     "name": each.name,

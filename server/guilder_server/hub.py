@@ -108,6 +108,13 @@ class Hub:
         """Keep a site online while it listens elsewhere; `ring` when it is wanted."""
         return self._fleet.attended(name, ring)
 
+    def online(self) -> set[str]:
+        """Names of the sites that are there now."""
+        names = self._fleet.names()
+        return {
+            name for node_id, name in names.items() if self._links.is_online(node_id)
+        }
+
     def site_names(self) -> dict[int, str]:
         """Name every site of the roster, online or not, by Flower's node id."""
         return self._fleet.names()

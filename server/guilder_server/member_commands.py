@@ -153,7 +153,8 @@ def _desk(server: Path) -> Any:
 def _line(row: dict[str, Any]) -> str:
     days = (row["expires"] - time.time()) / DAY_S
     tail = f"code {row['code']}" if row.get("code") else f"{days:.0f} days left"
-    line = f"{row['name']:20}  {row['role']:8}  {row['state']:20}  {tail}"
+    state = "online" if row.get("online") else row["state"]
+    line = f"{row['name']:20}  {row['role']:8}  {state:20}  {tail}"
     return one_line(line)
 
 

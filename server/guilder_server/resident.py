@@ -87,7 +87,9 @@ def _serve(
         )
         renewing = (register, keys, context, stop)
         threading.Thread(target=_keep_certificate, args=renewing, daemon=True).start()
-    control = ControlServer(settings, service, register, hub.attended, hub.awaited)
+    control = ControlServer(
+        settings, service, register, hub.attended, hub.awaited, hub.online
+    )
     control.start()
     hub.start(control.behind_the_public_port())
     service.start()
