@@ -63,7 +63,11 @@ class Office:
         )
         self.register.listen(lambda _, name, who: admit_or_expel(self.hub, name, who))
         self.control = ControlServer(
-            settings, Runs(), self.register, self.hub.attended, online=self.hub.online
+            settings,
+            Runs(),
+            self.register,
+            self.hub.attended,
+            online=self.hub.online,
         )
         self.control.start()
         self.hub.start(self.control.behind_the_public_port())
