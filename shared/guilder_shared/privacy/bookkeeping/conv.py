@@ -174,7 +174,8 @@ class ConvPart(Part):
         transposed = layer.transposed
         padding = layer.padding
         output_padding = layer.output_padding
-        if not transposed:
+        zeros = layer.padding_mode == "zeros" and not isinstance(padding, str)
+        if not (transposed or zeros):
             inputs, padding = self._padded(inputs), [0] * len(layer.kernel_size)
         found: Tensor = torch.ops.aten.convolution_backward(
             grads,

@@ -233,13 +233,15 @@ class BookKeeping:
     def _run(
         self, losses: Losses, units: Units, kind: Callable[[Any, Units], PassT]
     ) -> PassT:
-        run = kind(self, replace(units, isolated=self.isolated))
+        if units.isolated != self.isolated:
+            units = replace(units, isolated=self.isolated)
+        run = kind(self, units)
         with self._frozen(), self._watched(run.forward), torch.enable_grad():
             with self._cast():
                 found = losses()
             validate.refuse_losses(found.shape, units.rows)
             if found.requires_grad:
-                torch.autograd.backward(found.sum())
+                torch.autograd.backward(found, torch.ones_like(found))
         return run
 
     def check_gradient(self, losses: Losses, units: Units) -> None:

@@ -88,8 +88,9 @@ def ghost_square_norms(
 def product_square_norms(left: Tensor, right: Tensor, *, more: float) -> Tensor:
     """(|left|**2 + more) |right|**2 of each row of two matrices: (rows,), float64."""
     if left.dtype != torch.float64 and max(left.shape[1], right.shape[1]) <= _BLOCK:
-        square: Tensor = torch.linalg.vecdot(left, left).double().add_(more)
-        square *= torch.linalg.vecdot(right, right)
+        # as `vecdot` does it, without what it looks at first
+        square = (left * left).sum(1).double().add_(more)
+        square *= (right * right).sum(1)
         if math.isfinite(square.sum().item()):
             return square
     return (square_norms(left) + more) * square_norms(right)

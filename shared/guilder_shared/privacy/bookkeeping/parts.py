@@ -48,7 +48,9 @@ class Units:
 
     def and_rows(self, more: int) -> "Units":
         """The same, and so many rows behind that are units of their own."""
-        if self.of_row is None or not more:
+        if not more:
+            return self
+        if self.of_row is None:
             return replace(self, num=self.num + more)
         own = torch.arange(self.num, self.num + more, device=self.of_row.device)
         return replace(self, num=self.num + more, of_row=torch.cat([self.of_row, own]))
@@ -190,10 +192,12 @@ def add_weighted(
         into: Where to, of the shape (*shape).
         isolated: Add in float64 throughout.
     """
-    order = as_laid_out(grads)
-    direct = order == sorted(order)
-    flat = grads if direct else grads.permute(0, *order)
-    flat = flat if flat.dim() == 2 else flat.reshape(len(grads), -1)
+    if grads.dim() == 2:
+        order, direct, flat = [1], True, grads
+    else:
+        order = as_laid_out(grads)
+        direct = order == sorted(order)
+        flat = grads.permute(0, *order).reshape(len(grads), -1)
     if isolated:
         wide = (
             into.numbers().view(-1)

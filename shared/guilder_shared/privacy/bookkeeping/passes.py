@@ -166,7 +166,9 @@ def _in(value: Any, dtype: torch.dtype) -> Any:
     """Numbers in the parameters' dtype, where the model computed in another."""
     if isinstance(value, dict):
         return {name: _in(x, dtype) for name, x in value.items()}
-    return value.to(dtype) if value.is_floating_point() else value
+    if value.dtype == dtype or not value.is_floating_point():
+        return value
+    return value.to(dtype)
 
 
 def _refuse_changed_input(name: str, layer: nn.Module) -> None:
