@@ -19,6 +19,7 @@ import numpy as np
 
 from guilder_shared.privacy import noise
 from guilder_shared.privacy.normals import Floats
+from guilder_shared.privacy.sampling import TurnKeys
 
 _FEW = 1 << 14
 
@@ -31,13 +32,18 @@ class Order:
         step: Of the turn; each step has its own key.
         num: How many numbers.
         std: In the sum's own units; positive.
-        key: 32 bytes, used for this step only.
+        keys: The turn's.
     """
 
     step: int
     num: int
     std: float
-    key: bytes = field(repr=False)
+    keys: TurnKeys = field(repr=False)
+
+    @property
+    def key(self) -> bytes:
+        """32 bytes, used for this step's noise only; derived where it is drawn."""
+        return self.keys.key("noise", self.step)
 
 
 class NoiseAhead:

@@ -18,7 +18,7 @@ NUM = 3 * BLOCK + 5
 
 
 def order(step: int, std: float = 0.7, num: int = NUM) -> Order:
-    return Order(step, num, std, KEYS.key("noise", step))
+    return Order(step, num, std, KEYS)
 
 
 def alone(wanted: Order) -> Any:

@@ -22,7 +22,7 @@ def params(dtype: torch.dtype) -> list[nn.Parameter]:
 
 
 def order(step: int = 0) -> Order:
-    return Order(step, NUM, 0.7, KEYS.key("noise", step))
+    return Order(step, NUM, 0.7, KEYS)
 
 
 def some_sum() -> torch.Tensor:
@@ -100,7 +100,7 @@ def test_without_noise_the_sum_is_divided_alone() -> None:
 def test_numbers_behind_the_parameters_are_noised_and_not_divided() -> None:
     release, more = Release(params(torch.float32)), 3
     total = torch.linspace(-40, 40, NUM + more, dtype=torch.float64)
-    wanted = Order(0, NUM + more, 0.7, order().key)
+    wanted = Order(0, NUM + more, 0.7, KEYS)
     expected = noise.add_noise(total.numpy(), 0.7, wanted.key, noise.grid_for(0.7))
 
     grads = release.gradients(total, wanted, DIVISOR)

@@ -299,8 +299,8 @@ class PrivateStep:
             return None
         known = self._ordered
         if known is None or (known.step, known.std) != (self.steps_taken, std):
-            key = self.keys.key("noise", self.steps_taken)
-            known = Order(self.steps_taken, self.engine.num_numbers, std, key)
+            number = self.engine.num_numbers
+            known = Order(self.steps_taken, number, std, self.keys)
             self._ordered = known
         return known
 
