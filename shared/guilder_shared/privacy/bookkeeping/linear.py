@@ -19,8 +19,8 @@ from typing_extensions import override
 
 from guilder_shared.privacy.bookkeeping import persons
 from guilder_shared.privacy.bookkeeping.norms import (
-    ghost_square_norms,
     product_square_norms,
+    sequence_square_norms,
     square_norms,
 )
 from guilder_shared.privacy.bookkeeping.parts import (
@@ -111,9 +111,7 @@ class LinearPart(Part):
             self.kept["bias"] = g.sum(1)
             square += square_norms(self.kept["bias"])
         if "weight" in self.names:
-            square += ghost_square_norms(
-                torch.bmm(a, a.mT), torch.bmm(g, g.mT), lambda u: _exact(a[u], g[u])
-            )
+            square += sequence_square_norms(a, g, lambda u: _exact(a[u], g[u]))
         return square
 
     def _person_norms(self) -> Tensor:

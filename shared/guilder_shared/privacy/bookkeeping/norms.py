@@ -18,9 +18,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+Exact = Callable[[Tensor], Tensor]
+
 _BLOCK = 1024
 _SUSPECT = 2.0**-10  # square norms below this part of M**2 are computed again
 _FLOOR = 2.0**-20  # and never used below this part
+_HALVED = 32  # places from which two products of half the height are faster than one
 
 
 def square_norms(x: Tensor) -> Tensor:
@@ -58,9 +61,7 @@ def as_laid_out(x: Tensor) -> list[int]:
     return sorted(range(1, x.dim()), key=lambda d: -strides[d])
 
 
-def ghost_square_norms(
-    inputs_gram: Tensor, grads_gram: Tensor, exact: Callable[[Tensor], Tensor]
-) -> Tensor:
+def ghost_square_norms(inputs_gram: Tensor, grads_gram: Tensor, exact: Exact) -> Tensor:
     """Square norm of sum_t g_t a_t' for each unit from two Gram matrices.
 
     Args:
@@ -73,13 +74,51 @@ def ghost_square_norms(
 
     Source: Li, Tramer, Liang and Hashimoto 2022, "ghost clipping".
     """
-    lengths = inputs_gram.diagonal(dim1=1, dim2=2) * grads_gram.diagonal(dim1=1, dim2=2)
-    bound = lengths.clamp(min=0).sqrt().sum(1, dtype=torch.float64).square()
-    products = inputs_gram.mul_(grads_gram)
-    total = products.sum(2).sum(1, dtype=torch.float64)
+    roots = _lengths(inputs_gram, grads_gram)
+    total = _added(inputs_gram.mul_(grads_gram))
+    return _made_sure(total, roots.square(), exact, inputs_gram.dtype)
+
+
+def sequence_square_norms(inputs: Tensor, grads: Tensor, exact: Exact) -> Tensor:
+    """As `ghost_square_norms` from a_t and g_t themselves, (units, T, .) each.
+
+    A Gram matrix is symmetric: of its lower left quarter nothing is computed.
+    """
+    places = inputs.shape[1]
+    half = -(-places // 2) if places >= _HALVED else max(1, places)
+    total = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
+    roots = torch.zeros_like(total)
+    for begin in range(0, places, half):
+        left, right = (
+            torch.bmm(x[:, begin : begin + half], x[:, begin:].mT)
+            for x in (inputs, grads)
+        )
+        roots += _lengths(left, right)
+        products = left.mul_(right)
+        total += 2 * _added(products) - _added(products[:, :, :half])
+    return _made_sure(total, roots.square(), exact, inputs.dtype)
+
+
+def _lengths(inputs_gram: Tensor, grads_gram: Tensor) -> Tensor:
+    """Sum over places of |a_t| |g_t|."""
+    squares = inputs_gram.diagonal(dim1=1, dim2=2) * grads_gram.diagonal(dim1=1, dim2=2)
+    return squares.clamp(min=0).sqrt().sum(1, dtype=torch.float64)
+
+
+def _added(products: Tensor) -> Tensor:
+    return products.sum(2).sum(1, dtype=torch.float64)
+
+
+def _made_sure(
+    total: Tensor,
+    bound: Tensor,
+    exact: Exact,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Computed again where terms cancel: `bound` is M**2."""
     # Not `total < ...`: NaN must be computed again too.
     fine = total >= bound * _SUSPECT
-    if inputs_gram.dtype != torch.float64 and not bool(fine.all()):
+    if dtype != torch.float64 and not bool(fine.all()):
         units = torch.nonzero(~fine).squeeze(1)
         total[units] = exact(units)
     return torch.maximum(total, bound * _FLOOR)

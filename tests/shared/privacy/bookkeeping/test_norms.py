@@ -1,0 +1,57 @@
+"""Norms of per-unit gradients, against float64, where they are easy to get wrong."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from guilder_shared.privacy.bookkeeping import norms
+
+
+def sequences(places: int, width: int) -> Tensor:
+    generator = torch.Generator().manual_seed(places + width)
+    return torch.randn(5, places, width, generator=generator)
+
+
+def in_float64(a: Tensor, g: Tensor) -> Tensor:
+    return (g.double().mT @ a.double()).square().sum((1, 2))
+
+
+def exact_of(a: Tensor, g: Tensor) -> norms.Exact:
+    return lambda units: in_float64(a[units], g[units])
+
+
+@pytest.mark.parametrize("places", [1, 2, 31, 32, 33, 64, 101])
+def test_the_norm_of_a_sequence_is_that_of_its_gradient(places: int) -> None:
+    a, g = sequences(places, 7), sequences(places, 11)
+
+    found = norms.sequence_square_norms(a, g, exact_of(a, g))
+
+    assert torch.allclose(found, in_float64(a, g), rtol=1e-5)
+
+
+def test_a_sequence_without_places_has_no_norm() -> None:
+    a, g = sequences(0, 7), sequences(0, 11)
+
+    assert not norms.sequence_square_norms(a, g, exact_of(a, g)).any()
+
+
+def test_halves_that_cancel_are_computed_in_float64() -> None:
+    a, g = sequences(64, 7), sequences(64, 11)
+    a[0, 32:], g[0, 32:] = a[0, :32].clone(), -g[0, :32] * (1 + 1e-4)
+
+    found = norms.sequence_square_norms(a, g, exact_of(a, g))
+
+    wanted = in_float64(a, g)
+    terms = (a.double().norm(dim=2) * g.double().norm(dim=2)).sum(1).square()
+    assert torch.allclose(found, torch.maximum(wanted, terms * 2.0**-20), rtol=1e-5)
+    assert bool((found >= wanted * (1 - 2.0**-11)).all())
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e30])
+def test_the_norm_of_a_row_is_that_of_its_outer_product(scale: float) -> None:
+    a, g = scale * sequences(1, 300)[:, 0], sequences(1, 9)[:, 0]
+
+    found = norms.product_square_norms(a, g, more=1.0)
+
+    wide = a.double().square().sum(1) + 1.0
+    assert torch.allclose(found, wide * g.double().square().sum(1), rtol=1e-5)
