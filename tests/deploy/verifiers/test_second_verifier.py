@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from guilder.privacy_commands import app
 from guilder_shared import reports
 from guilder_shared.identity import SigningKey
 from guilder_shared.privacy.ledger import Ledger
@@ -93,6 +95,31 @@ def test_the_packed_file_runs_alone_and_is_the_same_each_time(
     assert (found.returncode, other.returncode) == (5, 5)
     assert found.stderr.startswith("GLD-I0")
     assert "GLD-I072" in other.stderr
+
+
+def test_an_installed_guilder_hands_out_the_same_two_files(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["verifier", "--out", str(tmp_path / "given")])
+    for name in ("guilder-verify.pyz", "verify.html"):
+        command = [sys.executable, str(PACK), str(tmp_path / name)]
+        subprocess.run(command, check=True)
+
+        given = (tmp_path / "given" / name).read_bytes()
+
+        assert given == (tmp_path / name).read_bytes()
+        assert str(tmp_path / "given" / name) in done.stdout
+
+
+def test_a_consortiums_command_writes_what_the_verifiers_take(
+    made: Any, verdicts: Callable[..., set[str]], tmp_path: Path
+) -> None:
+    paths = [str(path) for path in sorted(made.folder.glob("bank-[ab].report.json"))]
+    page = tmp_path / "page.html"
+
+    done = CliRunner().invoke(app, ["consortium", *paths, "--out", str(page), "--json"])
+
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout).keys() == {"schema", "sites", "studies"}
+    assert verdicts(page.with_suffix(".json").read_bytes()) == {""}
 
 
 def test_the_second_verifier_imports_nothing_of_the_first() -> None:
