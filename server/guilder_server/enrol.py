@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
@@ -21,7 +22,12 @@ import grpc
 from guilder_server.door import Caller, Door
 from guilder_server.members import Member
 from guilder_server.register import Register
-from guilder_shared.errors import EnrolmentError, GuilderError, RunFailed
+from guilder_shared.errors import (
+    EnrolmentError,
+    GuilderError,
+    NetworkError,
+    RunFailed,
+)
 from guilder_shared.invitation import short_code
 from guilder_shared.proto import control_pb2 as messages
 from guilder_shared.proto import control_pb2_grpc
@@ -33,6 +39,7 @@ log = logging.getLogger(__name__)
 MOST_BYTES = 64 << 10  # of a request to join: a request for a certificate has 600
 MOST_CONNECTIONS = 256  # of strangers, at a time
 MOST_JOINS = 64
+MOST_LINES = 4  # of one site: its own, and those of a client that was killed
 KEEP_ALIVE_S = 20.0  # firewalls forget a silent line after 30 s and more
 # A stranger must shake hands within 10 s and is cut off after 30, whatever it does.
 STRANGER_OPTIONS = (
@@ -130,6 +137,7 @@ class Membership:
         self._desk = desk
         self._register = register
         self._attended = attended
+        self._lines: Counter[str] = Counter()
 
     async def Attend(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         """Ring when there is something for a site, which then need not ask."""
@@ -142,10 +150,13 @@ class Membership:
                 loop.call_soon_threadsafe(bell.set)
 
         def cut() -> None:
-            loop.call_soon_threadsafe(out.set)
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(out.set)
             ring()
 
+        self._lines[caller.name] += 1
         try:
+            _demand_few(caller.name, self._lines[caller.name])
             with (
                 self._attended(caller.name, ring),
                 self._desk.door.holding(caller, cut),
@@ -158,6 +169,8 @@ class Membership:
                 self._desk.door.let_in(context.auth_context(), "Attend")
         except GuilderError as error:
             await abort(context, error)
+        finally:
+            self._lines[caller.name] -= 1
 
     async def Renew(self, request: Any, context: Any) -> Any:  # noqa: N802
         """A new certificate for the same keys, after half of its life."""
@@ -285,6 +298,15 @@ class Admins:
         for entry in await self._desk.answer(context, "Log", work):
             told = {**vars(entry), "body": entry.content()}
             yield messages.LogEntry(json=json.dumps(told).encode())
+
+
+def _demand_few(name: str, num_lines: int) -> None:
+    if num_lines > MOST_LINES:
+        raise NetworkError(
+            "GLD-N082",
+            f"site {name!r} has {MOST_LINES} lines to be rung on already",
+            fix="Run one client with these keys; an old line ends within a minute.",
+        )
 
 
 async def _within(bell: asyncio.Event, seconds: float) -> bool:

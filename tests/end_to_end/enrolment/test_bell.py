@@ -133,3 +133,25 @@ def test_a_site_that_is_shut_out_loses_its_line(
 
     eventually(lambda: not sleeper.bell._is_up)
     assert sleeper.bell.sleep(threading.Event()) is False
+
+
+def test_a_site_may_not_fill_the_server_with_lines(
+    office: Office, eventually: Callable[..., Any]
+) -> None:
+    folder = office.join(office.invite())
+    with (folder / "site.toml").open("a") as file:
+        file.write(FILLED)
+    bells = [Bell(SiteFile.load(folder / "site.toml")) for _ in range(6)]
+    ended: list[Any] = []
+    for bell in bells:
+        listen = threading.Thread(
+            target=lambda line=bell: ended.append(line._follow()), daemon=True
+        )
+        listen.start()
+
+    eventually(lambda: len(ended) == 2)
+    eventually(lambda: sum(bell.is_up for bell in bells) == enrol.MOST_LINES)
+
+    assert {code.name for code in ended} == {"ABORTED"}
+    for bell in bells:
+        bell._call.cancel()
