@@ -30,6 +30,7 @@ logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 log = logging.getLogger("guilder.edge")
 
+PIECE_BYTES = 128 * 1024  # of a large answer, between two looks at its caller
 MAX_HEAD_BYTES = 32 * 1024  # request line and headers
 HANDSHAKE_S = 10.0  # for the whole of it, from the first message on
 CLOSE = (b"connection", b"close")
@@ -56,11 +57,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """What the caller gets."""
+    """What the caller gets: `body`, and behind it `shared`, which is never copied."""
 
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    shared: bytes = b""
 
 
 class Inside(Protocol):
@@ -164,11 +166,20 @@ class Edge:
             return
         response = await self._judge(scope, receive)
         headers = [(k.encode(), v.encode()) for k, v in response.headers.items()]
-        headers.append((b"content-length", str(len(response.body)).encode()))
+        num_bytes = len(response.body) + len(response.shared)
+        headers.append((b"content-length", str(num_bytes).encode()))
         if response.status in {403, 404, 413}:
             headers.append(CLOSE)  # the body may not have been read
         await send(_start(response.status, headers))
-        await send({"type": "http.response.body", "body": response.body})
+        # In pieces, each when the one before is gone: many callers may be slow, and
+        # what is shared, such as a model, then lies here once.
+        for start in range(0, len(response.shared), PIECE_BYTES):
+            piece = response.shared[start : start + PIECE_BYTES]
+            body = response.body + piece if start == 0 else piece
+            more = start + PIECE_BYTES < len(response.shared)
+            await send({"type": "http.response.body", "body": body, "more_body": more})
+        if not response.shared:
+            await send({"type": "http.response.body", "body": response.body})
 
     async def _judge(self, scope: Scope, receive: Receive) -> Response:
         node_key: bytes = scope["guilder.node_key"]

@@ -57,6 +57,8 @@ REQUESTS: dict[str, tuple[Any, int]] = {  # path -> request type, largest body
     "pull-object": (message_pb2.PullObjectRequest, SMALL),
     "confirm-message-received": (message_pb2.ConfirmMessageReceivedRequest, SMALL),
 }
+OBJECT_CONTENT = message_pb2.PullObjectResponse.OBJECT_CONTENT_FIELD_NUMBER
+LENGTH_DELIMITED = 2  # protobuf's wire type of bytes
 WAIT_HEADER = "guilder-wait-s"  # how long an empty pull may stay open
 SIZE_HEADER = "guilder-upload-bytes"  # how much a reply's objects are
 MAX_WAIT_S = 20.0
@@ -205,7 +207,10 @@ class Fleet:
                 "site %s: %s: %s", request.site, request.path, type(error).__name__
             )
             return Response(400)
-        return Response(200, reply.SerializeToString())
+        shared = b""
+        if isinstance(reply, message_pb2.PullObjectResponse):
+            shared = self._links.get_object(message.run_id, message.object_id) or b""
+        return answered(reply, shared)
 
     def _authenticate(self, member: Member, request: Request, message: Any) -> None:
         """Require certificate key = header key = node id, signed a moment ago."""
@@ -338,6 +343,30 @@ class Fleet:
         if self._links.is_whole(member.uploading):
             self._gate.complete(member.uploading)
         return answer
+
+
+def answered(reply: Any, shared: bytes) -> Response:
+    """A reply as its caller gets it: on the wire as protobuf writes it.
+
+    Args:
+        reply: Of Flower's Fleet service.
+        shared: The object that is fetched, which is sent from where it is stored,
+            whoever else fetches it; empty where none is.
+    """
+    if not shared:
+        return Response(200, reply.SerializeToString())
+    reply.ClearField("object_content")
+    tag = bytes([OBJECT_CONTENT << 3 | LENGTH_DELIMITED])
+    head = reply.SerializeToString() + tag + _varint(len(shared))
+    return Response(200, head, shared=shared)
+
+
+def _varint(number: int) -> bytes:
+    parts = bytearray()
+    while number > 0x7F:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*parts, number])
 
 
 def _seconds(text: str) -> float:
