@@ -56,7 +56,7 @@ def budget(
     key: KeyOption = Path("officer.key"),
     days: Annotated[
         float,
-        typer.Option(help="How long [policy] stands as a rule; 0: no rule."),
+        typer.Option(help="How long the policy stands as a rule; 0: no rule."),
     ] = 365.0,
     withdraw: Annotated[
         list[str] | None,

@@ -52,7 +52,9 @@ def report(
 
 @app.command()
 def exclusion(
-    dataset: Annotated[str, typer.Argument(help="As [data.NAME] in the site file.")],
+    dataset: Annotated[
+        str, typer.Argument(help="The NAME of its table data.NAME in the site file.")
+    ],
     site: Annotated[
         Path, typer.Option("--site", help="The site file.", metavar="SITE.TOML")
     ] = Path("site.toml"),

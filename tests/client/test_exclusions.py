@@ -88,7 +88,7 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[Examples]:
     train = turn._train
 
     def watch(*arguments: Any) -> Any:
-        seen.append(arguments[-1])
+        seen.extend(rows for rows in arguments if isinstance(rows, Examples))
         return train(*arguments)
 
     monkeypatch.setattr(turn, "_train", watch)

@@ -160,7 +160,7 @@ def test_a_parquet_cell_that_is_no_text_does_not_stop_a_turn(
     [
         "guilder_client.site.Site.read",
         "guilder_client.turn._train",
-        "guilder_client.turn.pack",
+        "guilder_client.turn.pack_update",
         "guilder_client.sealed.SealedTurns.write",
         "guilder_shared.privacy.ledger.Ledger.seal",
     ],
