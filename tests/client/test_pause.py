@@ -164,6 +164,11 @@ def test_a_pause_is_durable_before_the_command_returns(tmp_path: Path) -> None:
     assert Pause(tmp_path).holds()
 
 
+def large() -> RecordDict:
+    model = Array(np.zeros(8_000_000, np.uint8))
+    return RecordDict({"model": ArrayRecord({"bytes": model})})
+
+
 def large_reply(begun: threading.Event) -> ClientApp:
     """An app whose reply has 8 MB: it is uploaded in many pieces."""
     client_app = ClientApp()
@@ -171,9 +176,7 @@ def large_reply(begun: threading.Event) -> ClientApp:
     @client_app.train()
     def train(message: Message, _context: object) -> Message:
         begun.set()
-        model = Array(np.zeros(8_000_000, np.uint8))
-        content = RecordDict({"model": ArrayRecord({"bytes": model})})
-        return Message(content, reply_to=message)
+        return Message(large(), reply_to=message)
 
     return client_app
 
@@ -197,7 +200,7 @@ def test_an_upload_under_way_is_broken_off_and_made_good_after_the_pause(
 
     def ask() -> str:
         [node_id] = eventually(lambda: list(grid.get_node_ids()))
-        message = grid.create_message(RecordDict(), "train", node_id, "1", 60.0)
+        message = grid.create_message(large(), "train", node_id, "1", 60.0)
         return str(grid.push_messages([message])[0])
 
     first = ask()
