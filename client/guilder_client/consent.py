@@ -9,17 +9,19 @@ Review, mathematics: none; decisions are about digests, which are public.
 Review, crash order: decisions are durable files, read anew at every offer and turn.
 """
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 
 from guilder_client.offers import ACCEPTED, REFUSED, Offered
 from guilder_client.site import Site
 from guilder_shared.errors import BudgetSpent, PolicyRefused
+from guilder_shared.orders import Order
 from guilder_shared.privacy import accounting
 from guilder_shared.privacy.ledger import Ledger
 from guilder_shared.privacy.ledger.grants import asked_by
 from guilder_shared.study import Study
 
 WAITS = "GLD-S006"  # nobody has decided yet: the server may wait
+NOT_APPROVED = "GLD-B010"
 LATER = frozenset({WAITS, "GLD-S062"})  # refusals that time may end
 
 
@@ -53,8 +55,18 @@ def demand(site: Site, study: Study, approved: Container[str]) -> None:
         )
 
 
-def demand_permission(ledger: Ledger, offered: Offered) -> None:
+def demand_permission(
+    ledger: Ledger, offered: Offered, waiting: Iterable[Order], officer: str
+) -> None:
     """Raise unless an officer's order covers the study and there is room for it.
+
+    Args:
+        ledger: Of the site, for reading.
+        offered: The study.
+        waiting: Orders in the drop box. An approval among them is enough here: a
+            running client takes it up before it answers the next offer, and only then
+            is anything reserved.
+        officer: Whose signature counts on those, 64 hexadecimal digits.
 
     Raises:
         BudgetSpent: As `Ledger.reserve`: GLD-B010 no order permits it, GLD-B003 no
@@ -66,6 +78,14 @@ def demand_permission(ledger: Ledger, offered: Offered) -> None:
         if (grant.run_id, grant.study_digest) == (offered.run_id, offered.digest):
             return  # reserved already
     judged = ledger.would_accept(asked_by(study), event, offered.plan.num_turns)
-    if judged.error is not None:
-        error: BudgetSpent = judged.error
-        raise error
+    error: BudgetSpent | None = judged.error
+    if error is None:
+        return
+    about = ("approve", ledger.site, offered.digest)
+    if error.error_id == NOT_APPROVED and any(
+        (order.say, order.site, order.content.get("study_digest")) == about
+        and order.is_signed_by(officer)
+        for order in waiting
+    ):
+        return
+    raise error

@@ -108,14 +108,18 @@ def accept(study: StudyArgument, site: SiteOption = HERE) -> None:
     The decision is about the digest: an edited study needs another one.
     """
     from guilder_client import consent, policy
+    from guilder_client.inbox import Inbox
     from guilder_client.offers import ACCEPTED
     from guilder_client.site import read_ledger
+    from guilder_shared.officer import read_public_key
 
     settings, offers = _open(site)
     offered = offers.find(study)
     policy.permit(settings, offered.read())
+    waiting = Inbox(settings.site.state_dir / "orders").new()
+    officer = read_public_key(settings.keys.officer)
     with read_ledger(settings) as ledger:
-        consent.demand_permission(ledger, offered)
+        consent.demand_permission(ledger, offered, waiting, officer)
     offers.decide(offered.digest, ACCEPTED)
     typer.echo(f"accepted {offered.digest}; a running client takes part when asked")
 

@@ -130,6 +130,34 @@ def test_an_engineer_cannot_accept_what_no_order_of_the_officer_covers(
     assert after.verdict == Verdict.BUSY
 
 
+def approval(folder: Path, key: SigningKey) -> None:
+    """Put an approval of the study into the site's drop box."""
+    order = Officer(key, site="a").approve(STUDY.digest(), "t", epsilon=2, delta=1e-6)
+    put(order, folder / "state" / "orders")
+
+
+def test_an_approval_that_no_client_has_read_yet_is_enough_to_agree(
+    unsigned: Site, tmp_path: Path
+) -> None:
+    policy.consider(unsigned, OFFER)
+    approval(tmp_path, SigningKey.load(tmp_path / "officer.key"))
+
+    done = guilder(tmp_path, "client", "studies", "accept", "t")
+
+    assert done.exit_code == 0, done.output
+    assert policy.consider(unsigned, OFFER).verdict == Verdict.ACCEPTED
+
+
+def test_an_approval_by_another_key_is_none(unsigned: Site, tmp_path: Path) -> None:
+    policy.consider(unsigned, OFFER)
+    approval(tmp_path, SigningKey.generate())
+
+    done = guilder(tmp_path, "client", "studies", "accept", "t")
+
+    assert isinstance(done.exception, BudgetSpent)
+    assert done.exception.error_id == "GLD-B010"
+
+
 def test_a_forged_decision_file_does_not_replace_the_officer(
     unsigned: Site,
 ) -> None:
