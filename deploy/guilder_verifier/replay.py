@@ -280,7 +280,9 @@ def _planned_event(grant: Grant) -> Body:
     plan, training = grant.body["meta"]["plan"], grant.part("training")
     demand(PLAN <= plan.keys() <= PLAN | {"measuring_noise"})
     demand(plan["num_turns"] == grant.body["num_turns"])
+    measured = plan.get("measuring_noise")
     if plan["noise_multiplier"] is None:
+        demand(measured is None)
         return {"event": "none-protected"}
     asked = grant.part("statistics")
     if asked:  # its sums are exact: one release, or one of each question
@@ -296,7 +298,6 @@ def _planned_event(grant: Grant) -> Body:
         rate = training["sample_rate"]
         step = {"event": "poisson-sampled", "sampling_probability": rate, "of": step}
     steps = _times(training["local_steps"], step)
-    measured = plan.get("measuring_noise")
     if measured is None:
         return steps
     last = _times(1, {"event": "gaussian", "noise_multiplier": measured})

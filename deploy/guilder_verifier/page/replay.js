@@ -236,7 +236,10 @@ function plannedEvent(grant) {
   const measured = own(plan, "measuring_noise");
   demand(hasExactly(plan, [...PLAN, ...(measured === undefined ? [] : ["measuring_noise"])]));
   demand(numTurns === grant.body.num_turns);
-  if (noise === null) return { event: "none-protected" };
+  if (noise === null) {
+    demand((measured ?? null) === null);
+    return { event: "none-protected" };
+  }
   demand(isNumber(noise) && isNumber(slack));
   const times = (count, of) => ({ event: "self-composed", count, of });
   const asked = grant.part("statistics");
