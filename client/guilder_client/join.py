@@ -146,7 +146,9 @@ def _ask_as_member(settings: SiteFile, call: str, request: Any) -> Any:
         keys.certificate.read_bytes(),
     )
     options = _options(settings.site.server, settings.proxy)
-    with grpc.secure_channel(_address(host, port), credentials, options) as channel:
+    with grpc.secure_channel(
+        tunnel.address(host, port), credentials, options
+    ) as channel:
         try:
             return getattr(stubs.MembershipStub(channel), call)(
                 request, timeout=REPLY_S
@@ -289,7 +291,7 @@ def _ask(
 ) -> Any:
     """Show invitation and request until there is an answer."""
     credentials = grpc.ssl_channel_credentials(root.public_bytes(Encoding.PEM))
-    place = _address(token.host, token.port)
+    place = tunnel.address(token.host, token.port)
     # The root was pinned and the host's name checked; this name finds the listener.
     options = _options(f"https://{place}", None)
     options.append(("grpc.ssl_target_name_override", JOIN_NAME))
@@ -369,7 +371,3 @@ def _another_server(token: Token, reason: str) -> GuilderError:
 def _options(url: str, proxy: ProxyLines | None) -> list[tuple[str, int | str]]:
     largest = ("grpc.max_receive_message_length", LARGEST_REPLY)
     return [largest, *outbound.grpc_proxy(url, proxy)]
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

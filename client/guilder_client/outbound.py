@@ -66,20 +66,29 @@ def grpc_proxy(url: str, proxy: ProxyLines | None) -> list[tuple[str, str | int]
     if proxy is None or is_loopback(url):  # gRPC would send even loopback through one
         found = proxy_to(urlsplit(url).hostname or "")
         return [("grpc.http_proxy", found) if found else ("grpc.enable_http_proxy", 0)]
-    place, who = urlsplit(proxy.url), ""
-    if proxy.user is not None and proxy.password is not None:
-        password = read_private(proxy.password).decode("utf-8", "replace").strip()
-        who = f"{quote(proxy.user, safe='')}:{quote(password, safe='')}@"
-    return [("grpc.http_proxy", f"http://{who}{place.hostname}:{place.port or 3128}")]
+    place = urlsplit(with_login(proxy))
+    who, at, _ = place.netloc.rpartition("@")
+    return [
+        ("grpc.http_proxy", f"http://{who}{at}{place.hostname}:{place.port or 3128}")
+    ]
+
+
+def with_login(proxy: ProxyLines) -> str:
+    """The proxy's URL with user and password in it, if it wants them.
+
+    Raises:
+        EnrolmentError: The password cannot be read, or others can read it.
+    """
+    if proxy.user is None or proxy.password is None:
+        return proxy.url
+    password = read_private(proxy.password).decode("utf-8", "replace").strip()
+    scheme, _, rest = proxy.url.partition("://")
+    return f"{scheme}://{quote(proxy.user, '')}:{quote(password, '')}@{rest}"
 
 
 def _tunnel(proxy: ProxyLines) -> httpx.Proxy:
-    auth = None
-    if proxy.user is not None and proxy.password is not None:
-        password = read_private(proxy.password).decode("utf-8", "replace").strip()
-        auth = (proxy.user, password)
     context = None if proxy.authority is None else _trusting(proxy.authority)
-    return httpx.Proxy(proxy.url, auth=auth, ssl_context=context)
+    return httpx.Proxy(with_login(proxy), ssl_context=context)
 
 
 def _trusting(authority: Path) -> ssl.SSLContext:

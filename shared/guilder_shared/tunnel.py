@@ -9,8 +9,7 @@ import base64
 import ipaddress
 import socket
 import urllib.request
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from guilder_shared.plain_text import one_line
 
@@ -50,14 +49,33 @@ def connect(host: str, port: int, timeout_s: float) -> socket.socket:
     place = (parts.hostname or "", parts.port or 3128)
     plain = socket.create_connection(place, timeout_s)
     try:
-        _ask(plain, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", parts)
+        ask(plain, address(host, port), parts)
+    except TunnelRefusedError as error:
+        plain.close()
+        raise TunnelRefusedError(0, f"the proxy said: {error.strerror}") from None
     except BaseException:
         plain.close()
         raise
     return plain
 
 
-def _ask(plain: socket.socket, target: str, proxy: Any) -> None:
+def address(host: str, port: int) -> str:
+    """`host:port`, brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def ask(plain: socket.socket, target: str, proxy: SplitResult) -> None:
+    """Have the proxy at the other end of `plain` open a tunnel to `target`.
+
+    Args:
+        plain: Connected to the proxy; nothing but the proxy's answer is read.
+        target: As `address` writes it.
+        proxy: The proxy's URL, for the name and password in it.
+
+    Raises:
+        OSError: The connection failed. TunnelRefusedError: the proxy refused, or is
+            no HTTP proxy.
+    """
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
     if proxy.username:
         pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
@@ -69,7 +87,7 @@ def _ask(plain: socket.socket, target: str, proxy: Any) -> None:
         byte = plain.recv(1)
         head += byte
         if not byte or len(head) > MOST_HEAD:
-            raise TunnelRefusedError(0, "the proxy gave no answer")
+            raise TunnelRefusedError(0, "no answer")
     status = head.split(b"\r\n", 1)[0].decode("latin-1")
     if status.split()[1:2] != ["200"]:
-        raise TunnelRefusedError(0, f"the proxy said {one_line(status, 80)}")
+        raise TunnelRefusedError(0, one_line(status, 80))

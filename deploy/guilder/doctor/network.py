@@ -5,7 +5,6 @@ the same reason. It sends the handshake and one request's head, to a path that d
 exist, and reads the answer's head. No lease is taken and no study is touched.
 """
 
-import base64
 import email.utils
 import socket
 import ssl
@@ -14,16 +13,16 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import urlsplit
 
 from cryptography import x509
 
 from guilder.doctor.finding import Finding, fine, of, skipped, warning, wrong
 from guilder_client.outage import AHEAD_S, OLDEST_HEADER_S, is_loopback
+from guilder_client.outbound import with_login
 from guilder_client.settings import ProxyLines
-from guilder_shared import tls
+from guilder_shared import tls, tunnel
 from guilder_shared.errors import GuilderError
-from guilder_shared.identity import read_private
 from guilder_shared.plain_text import one_line
 
 PATIENCE_S: Final = 5.0  # for each step
@@ -54,11 +53,7 @@ class Place:
     @property
     def name(self) -> str:
         """`host:port`, brackets around an IPv6 address."""
-        return (
-            f"[{self.host}]:{self.port}"
-            if ":" in self.host
-            else (f"{self.host}:{self.port}")
-        )
+        return tunnel.address(self.host, self.port)
 
     @property
     def next_hop(self) -> tuple[str, int]:
@@ -92,18 +87,10 @@ def place_of(url: str, proxy: ProxyLines | None = None) -> Place:
     if is_loopback(url):
         return Place(host, port)
     if proxy is not None:
-        return Place(host, port, _with_login(proxy))
+        return Place(host, port, with_login(proxy))
     if urllib.request.proxy_bypass(host):
         return Place(host, port)
     return Place(host, port, urllib.request.getproxies().get("https", ""))
-
-
-def _with_login(proxy: ProxyLines) -> str:
-    if proxy.user is None or proxy.password is None:
-        return proxy.url
-    password = read_private(proxy.password).decode("utf-8", "replace").strip()
-    scheme, _, rest = proxy.url.partition("://")
-    return f"{scheme}://{quote(proxy.user, '')}:{quote(password, '')}@{rest}"
 
 
 def check(
@@ -217,25 +204,20 @@ def _connect(place: Place, patience_s: float) -> socket.socket:
 def _ask_proxy(place: Place, plain: socket.socket) -> None:
     """CONNECT, with Basic authentication where the proxy's URL has a name."""
     parts = urlsplit(place.proxy)
-    asked = f"CONNECT {place.name} HTTP/1.1\r\nHost: {place.name}\r\n"
-    if parts.username:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        asked += (
-            f"Proxy-Authorization: Basic {base64.b64encode(pair.encode()).decode()}\r\n"
-        )
     try:
-        plain.sendall(f"{asked}\r\n".encode())
-        status = _read_head(plain).partition("\r\n")[0]
+        tunnel.ask(plain, place.name, parts)
+    except tunnel.TunnelRefusedError as refused:
+        said = refused.strerror
     except OSError:
-        status = "no answer"
-    if " 200" in status:
+        said = "no answer"
+    else:
         return
     raise StoppedError(
         wrong(
             "network",
             "GLD-N095",
             f"the proxy {parts.hostname}:{parts.port} does not let {place.name} "
-            f"through ({one_line(status, 80)})",
+            f"through ({said})",
             why="407: it wants a name and password; 403: the address is not allowed; "
             "no answer: it is no HTTP proxy.",
             fix="See to [proxy] in site.toml, or HTTPS_PROXY, or ask IT to allow "
