@@ -301,7 +301,8 @@ def test_a_run_stopped_in_a_round_can_be_resumed_in_the_next_breath(
 
     eventually(lambda: place.state(run_id) == "finished")
     kinds = [event["kind"] for event in place.service.watch(run_id)]
-    assert kinds[:4] == ["run-queued", "run-running", "run-stopped", "run-queued"]
+    states = [kind for kind in kinds if kind.startswith("run-")]
+    assert states[:4] == ["run-queued", "run-running", "run-stopped", "run-queued"]
 
 
 def test_a_site_cannot_be_in_the_roster_twice(place: Consortium) -> None:
