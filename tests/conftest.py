@@ -152,7 +152,7 @@ def connect_proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Pro
 def eventually() -> Callable[..., Any]:
     """Wait until something is true, and fail with its name if it never is."""
 
-    def wait(what: Callable[[], Any], timeout_s: float = 20.0) -> Any:
+    def wait(what: Callable[[], Any], timeout_s: float = 60.0) -> Any:
         end = time.monotonic() + timeout_s
         while time.monotonic() < end:
             if found := what():

@@ -160,7 +160,7 @@ def test_a_node_comes_online_again_when_the_server_comes_back(
     time.sleep(1.0)
 
     again = consortium.hub(port=hub.port)
-    grid = eventually(lambda: online(again), timeout_s=5)
+    grid = eventually(lambda: online(again))
     ids = ask(grid)
     [reply] = eventually(lambda: list(grid.pull_messages(ids)))
 
@@ -331,9 +331,9 @@ def test_a_node_killed_in_mid_turn_is_online_and_asked_again_after_its_restart(
     os.kill(first.pid, signal.SIGKILL)
     second = node_process(hub.port, turn_s=0)
     assert second.stdout.readline() == "online\n"  # its old lease still ran
-    [lost] = eventually(lambda: list(grid.pull_messages(ids)), timeout_s=5)
+    [lost] = eventually(lambda: list(grid.pull_messages(ids)))
     again = ask(grid)
-    [reply] = eventually(lambda: list(grid.pull_messages(again)), timeout_s=5)
+    [reply] = eventually(lambda: list(grid.pull_messages(again)))
 
     assert lost.error.code == LOST
     assert reply.has_content()

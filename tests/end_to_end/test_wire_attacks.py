@@ -205,7 +205,7 @@ def test_an_upload_that_stands_still_is_given_up_and_lets_the_next_site_in(
     with refused(503):
         birch.announce(reply)
 
-    [lost] = eventually(lambda: list(grid.pull_messages(ids)), timeout_s=10)
+    [lost] = eventually(lambda: list(grid.pull_messages(ids)))
     birch.upload(reply, birch.announce(reply))
     [answered] = eventually(lambda: list(grid.pull_messages(ids)))
 
