@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import signal
 import socket
 import ssl
 import threading
@@ -16,6 +17,10 @@ from hypothesis import settings
 # The same examples each time and no deadline: what fails here must fail for everyone.
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
+
+# A shell's background job ignores SIGINT, and so would every process started here.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Consortium:
