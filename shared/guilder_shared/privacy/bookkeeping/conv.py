@@ -211,7 +211,12 @@ class ConvPart(Part):
         if "weight" in self.names:
             flat = self.signal().flatten(2)
             square += ghost_square_norms(
-                self._patch_gram(), torch.bmm(flat.mT, flat), self._exact
+                self._patch_gram(),
+                torch.bmm(flat.mT, flat),
+                self._exact,
+                width=max(
+                    x.numel() for x in (self.layer.weight[0], self.layer.weight[:, 0])
+                ),
             )
         return square
 

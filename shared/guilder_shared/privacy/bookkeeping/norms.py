@@ -23,6 +23,7 @@ Exact = Callable[[Tensor], Tensor]
 _BLOCK = 1024
 _SUSPECT = 2.0**-10  # square norms below this part of M**2 are computed again
 _FLOOR = 2.0**-20  # and never used below this part
+_LOST, _UNSEEN = 2.0**-12, 2.0**-88  # relative, absolute: more is computed again
 _HALVED = 32  # places from which two products of half the height are faster than one
 
 
@@ -61,22 +62,26 @@ def as_laid_out(x: Tensor) -> list[int]:
     return sorted(range(1, x.dim()), key=lambda d: -strides[d])
 
 
-def ghost_square_norms(inputs_gram: Tensor, grads_gram: Tensor, exact: Exact) -> Tensor:
+def ghost_square_norms(
+    inputs_gram: Tensor, grads_gram: Tensor, exact: Exact, *, width: int
+) -> Tensor:
     """Square norm of sum_t g_t a_t' for each unit from two Gram matrices.
 
     Args:
         inputs_gram: a_t . a_s, shape (units, T, T); it is overwritten.
         grads_gram: g_t . g_s, shape (units, T, T).
         exact: Unit numbers to their square norms, computed in float64.
+        width: Numbers of an a_t or a g_t, whichever has more.
 
     Returns:
         Shape (units,), float64.
 
     Source: Li, Tramer, Liang and Hashimoto 2022, "ghost clipping".
     """
-    roots = _lengths(inputs_gram, grads_gram)
+    lengths = _lengths(inputs_gram, grads_gram)
+    lost = _lost(width, inputs_gram.dtype)
     total = _added(inputs_gram.mul_(grads_gram))
-    return _made_sure(total, roots.square(), exact, inputs_gram.dtype)
+    return _made_sure(total, lengths, lost, exact)
 
 
 def sequence_square_norms(inputs: Tensor, grads: Tensor, exact: Exact) -> Tensor:
@@ -87,52 +92,71 @@ def sequence_square_norms(inputs: Tensor, grads: Tensor, exact: Exact) -> Tensor
     places = inputs.shape[1]
     half = -(-places // 2) if places >= _HALVED else max(1, places)
     total = torch.zeros(len(inputs), dtype=torch.float64, device=inputs.device)
-    roots = torch.zeros_like(total)
+    lengths = total.new_zeros(3, len(inputs))
     for begin in range(0, places, half):
         left, right = (
             torch.bmm(x[:, begin : begin + half], x[:, begin:].mT)
             for x in (inputs, grads)
         )
-        roots += _lengths(left, right)
+        lengths += _lengths(left, right)
         products = left.mul_(right)
         total += 2 * _added(products) - _added(products[:, :, :half])
-    return _made_sure(total, roots.square(), exact, inputs.dtype)
+    lost = _lost(max(inputs.shape[2], grads.shape[2]), inputs.dtype)
+    return _made_sure(total, lengths, lost, exact)
 
 
 def _lengths(inputs_gram: Tensor, grads_gram: Tensor) -> Tensor:
-    """Sum over places of |a_t| |g_t|."""
-    squares = inputs_gram.diagonal(dim1=1, dim2=2) * grads_gram.diagonal(dim1=1, dim2=2)
-    return squares.clamp(min=0).sqrt().sum(1, dtype=torch.float64)
+    """Sums over places of |a_t| |g_t|, of |a_t| and of |g_t|: (3, units), float64."""
+    a, g = (
+        x.diagonal(dim1=1, dim2=2).clamp(min=0).double().sqrt_()
+        for x in (inputs_gram, grads_gram)
+    )
+    return torch.stack([(a * g).sum(1), a.sum(1), g.sum(1)])
+
+
+def _lost(num: int, dtype: torch.dtype) -> float:
+    """What a sum of so many squares may miss because they are too small for a float."""
+    return num * torch.finfo(dtype).tiny
 
 
 def _added(products: Tensor) -> Tensor:
     return products.sum(2).sum(1, dtype=torch.float64)
 
 
-def _made_sure(
-    total: Tensor,
-    bound: Tensor,
-    exact: Exact,
-    dtype: torch.dtype,
-) -> Tensor:
-    """Computed again where terms cancel: `bound` is M**2."""
+def _made_sure(total: Tensor, lengths: Tensor, lost: float, exact: Exact) -> Tensor:
+    """Computed again where terms cancel or were lost.
+
+    Args:
+        total: Square norms, (units,) float64; it is changed.
+        lengths: From `_lengths`; the first squared is M**2.
+        lost: Of one square norm of a place.
+        exact: As for `ghost_square_norms`.
+    """
+    bound = lengths[0].square()
+    missing = lengths[1:].square().sum(0).mul_(lost)
     # Not `total < ...`: NaN must be computed again too.
     fine = total >= bound * _SUSPECT
-    if dtype != torch.float64 and not bool(fine.all()):
+    fine &= missing <= (total * _LOST).clamp_(min=_UNSEEN)
+    if not bool(fine.all()):
         units = torch.nonzero(~fine).squeeze(1)
         total[units] = exact(units)
     return torch.maximum(total, bound * _FLOOR)
 
 
 def product_square_norms(left: Tensor, right: Tensor, *, more: float) -> Tensor:
-    """(|left|**2 + more) |right|**2 of each row of two matrices: (rows,), float64."""
+    """(|left|**2 + more) |right|**2 of each row of two matrices: (rows,), float64.
+
+    Never less, but for relative rounding: what float32 may have lost is added.
+    """
+    more += _lost(left.shape[1], left.dtype)
+    lost = _lost(right.shape[1], right.dtype)
     if left.dtype != torch.float64 and max(left.shape[1], right.shape[1]) <= _BLOCK:
         # as `vecdot` does it, without what it looks at first
         square = (left * left).sum(1).double().add_(more)
-        square *= (right * right).sum(1)
+        square *= (right * right).sum(1).double().add_(lost)
         if math.isfinite(square.sum().item()):
             return square
-    return (square_norms(left) + more) * square_norms(right)
+    return (square_norms(left) + more) * (square_norms(right) + lost)
 
 
 def factors(

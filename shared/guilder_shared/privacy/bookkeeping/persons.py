@@ -39,6 +39,7 @@ def square_norms(inputs: Tensor, grads: Tensor, units: Units) -> Tensor:
                 torch.bmm(a, a.mT),
                 torch.bmm(g, g.mT),
                 partial(_square, a, g),
+                width=max(a.shape[2], g.shape[2]),
             )
         else:
             lengths = torch.linalg.vector_norm(a, dim=2)

@@ -55,3 +55,45 @@ def test_the_norm_of_a_row_is_that_of_its_outer_product(scale: float) -> None:
 
     wide = a.double().square().sum(1) + 1.0
     assert torch.allclose(found, wide * g.double().square().sum(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("tiny", [1e-45, 1e-38, 1e-25, 1e-23, 3e-22])
+@pytest.mark.parametrize("more", [0.0, 1.0])
+def test_numbers_whose_squares_float32_loses_are_never_taken_for_less(
+    tiny: float, more: float
+) -> None:
+    small = torch.full((3, 300), tiny)
+    large = torch.full((3, 9), 1.0 / tiny if tiny > 1e-38 else 1e38)
+
+    for a, g in ((small, large), (large, small)):
+        found = norms.product_square_norms(a, g, more=more)
+
+        wide = a.double().square().sum(1) + more
+        assert bool((found >= wide * g.double().square().sum(1) * (1 - 2e-3)).all())
+
+
+@pytest.mark.parametrize("tiny", [1e-40, 1e-23, 1e-22, 1e-21, 1e-18])
+def test_a_sequence_whose_gram_float32_loses_is_computed_in_float64(
+    tiny: float,
+) -> None:
+    small, large = sequences(8, 7) * tiny, sequences(8, 11) * 1e18
+
+    for a, g in ((small, large), (large, small)):
+        found = norms.sequence_square_norms(a, g, exact_of(a, g))
+        at_once = norms.ghost_square_norms(
+            torch.bmm(a, a.mT), torch.bmm(g, g.mT), exact_of(a, g), width=11
+        )
+
+        wanted = in_float64(a, g)
+        assert bool((found >= wanted * (1 - 2.0**-10)).all())
+        assert bool((at_once >= wanted * (1 - 2.0**-10)).all())
+
+
+def test_places_that_are_zero_are_not_computed_again() -> None:
+    a, g = sequences(64, 128), sequences(64, 32)
+    g[1:3] = 0.0
+
+    def refused(units: Tensor) -> Tensor:
+        raise AssertionError(units)
+
+    assert not norms.sequence_square_norms(a, g, refused)[1:3].any()

@@ -203,3 +203,30 @@ def test_the_divisor_is_the_public_one_whatever_the_batch_holds() -> None:
     assert moves[1].numpy() == pytest.approx(7 * moves[0].numpy(), abs=1e-5)
     norm = float(moves[0].norm())
     assert norm == pytest.approx(CLIP_NORM * CLIP_MARGIN / 4.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_weights_that_make_squares_vanish_gain_nothing(bias: bool) -> None:
+    """A server's weights make a layer see 1e30 and be told 1e-23.
+
+    What is told squared is zero in float32, and so was the norm of a gradient of 1e7.
+    """
+    module = mlp()
+    first, middle, last = (x for x in module.modules() if isinstance(x, nn.Linear))
+    with torch.no_grad():
+        first.weight *= 1e30
+        middle.weight *= 1e-30
+        last.bias.fill_(-53.0)  # a loss that is nearly flat where the target is 0
+        if not bias:
+            for layer in (first, middle):
+                layer.bias.zero_().requires_grad_(False)
+    inputs = torch.from_numpy(rows(4)[0])
+    step = step_of(module)
+
+    whole = step.clipped_sum(inputs, torch.zeros(4))
+    less = step.clipped_sum(inputs[1:], torch.zeros(3))
+
+    assert float((whole - less).norm()) <= LIMIT
+    seen = first(inputs).detach().relu().double()
+    back = last.weight.detach().double() * math.exp(-53.0)
+    assert float(seen.norm(dim=1).min() * back.norm()) > 1e3 * LIMIT
