@@ -46,7 +46,7 @@ def serve(folder: Path, study_file: Path, num_rounds: int) -> None:
     from guilder_server import rounds
     from guilder_server.grid import Sites
     from guilder_server.hub import Hub
-    from guilder_server.runstore import RunStore, plan_facts
+    from guilder_server.runstore import RunStore
     from guilder_shared.certificates import roster
     from guilder_shared.messages import Plan
     from guilder_shared.models import registry
@@ -59,7 +59,7 @@ def serve(folder: Path, study_file: Path, num_rounds: int) -> None:
     hub = Hub(("127.0.0.1", 0), server_context(folder), keys)
     hub.start()
     print(hub.port, flush=True)
-    facts = {"run_id": "large", "plan": plan_facts(plan)}
+    facts = {"run_id": "large", "plan": plan.facts()}
     store = RunStore.create(folder / "run", study, facts)
     grid = hub.grid("large")
     while len(list(grid.get_node_ids())) < study.aggregation.min_sites:

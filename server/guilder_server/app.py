@@ -13,6 +13,7 @@ from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from guilder_server import rounds, submission
+from guilder_server.consents import WAITS
 from guilder_server.grid import Sites
 from guilder_server.settings import ServerFile
 from guilder_shared.errors import GuilderError, NetworkError, StudyError
@@ -45,10 +46,14 @@ def run_on(grid: Grid, task: rounds.Run) -> None:
 def carry_through(task: rounds.Run, sites: Sites) -> None:
     """Run all rounds and record how it ended; a crash leaves the run to be resumed.
 
+    A run that waits for people goes on waiting, under the same state.
+
     Raises:
+        GivesWay: It waits, and another run wants its place.
         GuilderError: As `rounds.run`; the run is then recorded as failed or stopped.
     """
-    task.store.enter("running")
+    if task.store.fact("state") != WAITS:
+        task.store.enter("running")
     try:
         rounds.run(task, sites)
     except GuilderError as error:

@@ -5,12 +5,13 @@ trains nor sums.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from guilder_server.aggregate import weigh
+from guilder_server.consents import Consents
 from guilder_server.grid import Sites
 from guilder_server.heads import Heads
 from guilder_shared import wire
@@ -58,24 +59,20 @@ class Cohort:
     """The sites that accepted this run; `only` limits it to named sites.
 
     Attributes:
-        patience_s: How long, at least, sites that wait for a person's consent, or are
-            paused, are waited for.
-        told: Is told, once, of each site that waits, and why.
+        consents: Sites that wait for a person's consent, or are paused.
     """
 
     sites: Sites
     study: Study
     offer: Offer
+    consents: Consents
     only: frozenset[str] = frozenset()
     heads: Heads = field(default_factory=lambda: Heads(None))
     out: set[str] = field(default_factory=set)  # names excluded from this run
     members: dict[str, Member] = field(default_factory=dict)
-    patience_s: float = 0.0
-    told: Callable[[str, str], None] = lambda _site, _reason: None
     _excluded: dict[str, Member] = field(default_factory=dict)
     _met: set[int] = field(default_factory=set)
     _silent: set[int] = field(default_factory=set)
-    _waiting: dict[str, str] = field(default_factory=dict)  # site: why
     _again: dict[int, float] = field(default_factory=dict)  # not offered before then
 
     def choose(self, awaited: Iterable[str] = ()) -> list[Member]:
@@ -86,6 +83,7 @@ class Cohort:
 
         Raises:
             RunFailed: Fewer than min_sites came within the deadline.
+            GivesWay: Sites wait for their people, and another run wants the place.
             PolicyRefused, BudgetSpent: A site refused; names it.
         """
         start = time.monotonic()
@@ -96,9 +94,12 @@ class Cohort:
             enough = len(self.members) >= self.study.aggregation.min_sites
             missing = (set(awaited) | self.only) - set(self.members) - self.out
             if enough and (not missing or waited_s > GATHER_S):
+                self.consents.end()
                 return [self.members[name] for name in sorted(self.members)]
-            if waited_s > max(deadline_s, self.patience_s if self._waiting else 0.0):
-                raise self._too_few(waited_s)
+            if not enough:
+                if self.consents.is_over(waited_s, deadline_s):
+                    raise self._too_few(waited_s)
+                self.consents.hold()
             time.sleep(POLL_S)
 
     def weights(self, also: Mapping[str, int] | None = None) -> dict[str, int]:
@@ -179,12 +180,10 @@ class Cohort:
             return
         if answer.verdict == Verdict.BUSY:  # offered again, a little later
             self._again[node_id] = time.monotonic() + AGAIN_S
-            if self._waiting.get(answer.site) != answer.reason:
-                self._waiting[answer.site] = answer.reason
-                self.told(answer.site, answer.reason)
+            self.consents.wait(answer.site, answer.reason)
             return
         self._met.add(node_id)
-        self._waiting.pop(answer.site, None)
+        self.consents.decided(answer.site)
         if answer.verdict != Verdict.ACCEPTED:
             raise refusal(answer.site, answer.verdict, answer.reason)
         known = self.members.get(answer.site)
@@ -207,7 +206,9 @@ class Cohort:
             f"{len(self.members)} of at least {self.study.aggregation.min_sites} sites "
             f"came within {waited_s:.0f} s (here: {here}"
             + (f"; missing: {missing})" if missing else ")"),
-            why="; ".join(f"{site}: {why}" for site, why in self._waiting.items()),
+            why="; ".join(
+                f"{site}: {why}" for site, why in self.consents.sites.items()
+            ),
             fix="start the missing clients, then `guilder run resume`",
         )
 

@@ -189,16 +189,17 @@ def _event_line(event: dict[str, Any]) -> str:
         metrics = "  ".join(f"{k} {v:.4f}" for k, v in event["metrics"].items())
         sites = ", ".join(event["sites"])
         return one_line(f"round {event['round']}  {metrics}  sites {sites}", LONGEST)
-    if event["kind"] == "awaiting":
+    if event["kind"] in ("awaiting", "run-waits-for-consent"):
         waits = "; ".join(f"{site} {why}" for site, why in event["sites"].items())
-        return one_line(f"awaiting  {waits or 'nobody any more'}", LONGEST)
+        kind = event["kind"].removeprefix("run-")
+        return one_line(f"{kind}  {waits or 'nobody any more'}", LONGEST)
     rest = {k: v for k, v in event.items() if k not in ("t", "kind") and v}
     parts = [event["kind"], *(f"{k}={v}" for k, v in rest.items())]
     return one_line(" ".join(parts), LONGEST)
 
 
 def _run_line(run: dict[str, Any]) -> str:
-    error = run["error"]["what"] if run["error"] else ""
+    told = run["error"]["what"] if run["error"] else ", ".join(run.get("waits", ()))
     done = f"{run['round']}/{run['rounds']}"
-    line = f"{run['run_id']}  {run['state']:8}  round {done}  {error}".rstrip()
+    line = f"{run['run_id']}  {run['state']:17}  round {done}  {told}".rstrip()
     return one_line(line, LONGEST)

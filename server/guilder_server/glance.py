@@ -9,10 +9,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
+from guilder_server.consents import WAITS
 from guilder_server.runstore import described
 from guilder_shared.errors import IntegrityError
 
-OPEN_STATES: Final = ("queued", "running")
+OPEN_STATES: Final = ("queued", "running", WAITS)
 FINAL_STATES: Final = ("finished", "failed", "stopped")
 DAMAGED: Final = "damaged"
 
@@ -22,7 +23,8 @@ def glance(folder: Path) -> dict[str, Any]:
 
     Returns:
         run_id, state, round (the last committed), rounds, submitted (seconds since
-        1970), error (as `described`, or None). The state is "damaged" where the
+        1970), error (as `described`, or None), waits (site: why, of a run that waits
+        for people). The state is "damaged" where the
         database cannot be read; the folder's name is then the run's id.
     """
     try:
@@ -38,6 +40,7 @@ def glance(folder: Path) -> dict[str, Any]:
             "rounds": found["rounds"],
             "submitted": float(found["submitted"]),
             "error": found["error"],
+            "waits": (found.get("waits") or {}).get("sites", {}),
         }
     except (sqlite3.Error, ValueError, KeyError, TypeError) as error:
         return _damaged(folder, error)
@@ -56,4 +59,5 @@ def _damaged(folder: Path, error: Exception) -> dict[str, Any]:
         "rounds": 0,
         "submitted": 0.0,
         "error": described(damage),
+        "waits": {},
     }

@@ -88,7 +88,12 @@ def _serve(
         renewing = (register, keys, context, stop)
         threading.Thread(target=_keep_certificate, args=renewing, daemon=True).start()
     control = ControlServer(
-        settings, service, register, hub.attended, hub.awaited, hub.online
+        settings,
+        service,
+        register,
+        hub.attended,
+        lambda run_id: service.waits(run_id) or hub.awaited(run_id),
+        hub.online,
     )
     control.start()
     hub.start(control.behind_the_public_port())

@@ -18,6 +18,7 @@ from typing import Final
 
 from guilder_server import aggregate, exclusion, measures
 from guilder_server.cohort import Cohort, Member, blaming, refusal
+from guilder_server.consents import Consents
 from guilder_server.grid import Sites
 from guilder_server.heads import Heads
 from guilder_server.requests import Asked, Requests
@@ -62,6 +63,7 @@ class Run:
     stopped: threading.Event = field(default_factory=threading.Event)
     heads: Heads = field(default_factory=lambda: Heads(None))
     patience_s: float = 0.0  # for people's consent, beyond the round's deadline
+    wanted: Callable[[], bool] = lambda: False  # the place, by another run
 
 
 def run(task: Run, sites: Sites) -> Weights:
@@ -69,17 +71,15 @@ def run(task: Run, sites: Sites) -> Weights:
 
     Raises:
         RunFailed: No quorum in a round, asked twice; names the missing sites.
+        GivesWay: People have not decided yet, and another run wants the place.
         PolicyRefused, BudgetSpent: A site refused; names it.
         IntegrityError: A site sent what no honest site sends; names it.
     """
     study, store = task.study, task.store
     offer = Offer(store.run_id, study.canonical(), task.plan)
     out = exclusion.names(store)
-    cohort = Cohort(
-        sites, study, offer, task.only, task.heads, out,
-        patience_s=task.patience_s,
-        told=lambda site, why: store.event("site-waits", site=site, why=why),
-    )  # fmt: skip
+    consents = Consents(store, task.patience_s, task.wanted)
+    cohort = Cohort(sites, study, offer, consents, task.only, task.heads, out)
     strategy = Strategy(study, task.plan, store.folder / "updates.tmp")
     shapes = strategy.state_shapes(store.shapes())
     kept = strategy.kept(store.shapes(), store.beside(STATE, shapes), store.fact(KEPT))

@@ -33,7 +33,7 @@ class RunStore:
 
     @classmethod
     def create(cls, folder: Path, study: Study, facts: Mapping[str, Any]) -> Self:
-        """A new run. `facts` must hold run_id and plan (see `plan_facts`).
+        """A new run. `facts` must hold run_id and plan (`Plan.facts`).
 
         Killed in here, the folder holds a whole run or none (`begun`).
         """
@@ -96,12 +96,21 @@ class RunStore:
         row = self._db.execute("SELECT value FROM facts WHERE key=?", (key,)).fetchone()
         return None if row is None else json.loads(row[0])
 
-    def enter(self, state: str, error: GuilderError | None = None) -> None:
-        """Record the run's state: queued, running, finished, failed or stopped."""
+    def enter(
+        self,
+        state: str,
+        error: GuilderError | None = None,
+        *,
+        waits: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record the run's state: queued, running, finished, failed, stopped or waits.
+
+        `waits` says for whom (see `Consents`); it holds as long as the state does.
+        """
         if state == "running":
             self._rebuild_files()
         with self.at_once():  # whoever watches stops at the final state
-            event = self._record_state(state, error)
+            event = self._record_state(state, error, waits)
         self._tell(event)
         self._write_run_json()
 
@@ -320,11 +329,17 @@ class RunStore:
         """Release the files."""
         self._db.close()
 
-    def _record_state(self, state: str, error: GuilderError | None) -> dict[str, Any]:
+    def _record_state(
+        self,
+        state: str,
+        error: GuilderError | None,
+        waits: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         told = None if error is None else described(error)
-        self._set("error", told)
-        self._set("state", state)
-        return self._record("run-" + state, told or {})
+        for key, value in (("error", told), ("state", state), ("waits", waits)):
+            self._set(key, value)
+        sites = {} if waits is None else {"sites": waits["sites"]}
+        return self._record("run-" + state, told or sites)
 
     def _record(self, kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         now = time.time()
@@ -375,11 +390,6 @@ def described(error: GuilderError) -> dict[str, Any]:
         "fix": error.fix,
         "exit_code": error.exit_code,
     }
-
-
-def plan_facts(plan: Plan) -> dict[str, Any]:
-    """A plan as JSON, for the facts of a run."""
-    return plan.facts()
 
 
 def _as_json(receipts: Mapping[str, Receipt]) -> str:

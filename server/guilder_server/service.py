@@ -1,12 +1,12 @@
 """The resident server: hub, control channel and the queue of runs, in one process.
 
 Runs go one at a time (Flower's task identity is one per process), in the order they
-were submitted. After any stop the queue is rebuilt from the run folders alone. It
-decides nothing about a study; the privacy plan is solved here once, at submit.
+were submitted; one that waits for people gives its place up while another wants it.
+After any stop the queue is rebuilt from the run folders alone. It decides nothing about
+a study; the privacy plan is solved here once, at submit.
 """
 
 import logging
-import queue
 import re
 import sqlite3
 import threading
@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from guilder_server import rounds, submission
+from guilder_server.consents import GivesWay
 from guilder_server.glance import DAMAGED, FINAL_STATES, OPEN_STATES, glance
 from guilder_server.grid import stopped_by_operator
 from guilder_server.heads import Heads
+from guilder_server.places import Places
 from guilder_server.runstore import RunStore
 from guilder_server.settings import ServerFile
 from guilder_shared import recipes
@@ -54,7 +56,7 @@ class Service:
         self._solving = threading.Lock()
         self._submits = threading.Semaphore(MOST_SUBMITS)
         self._current: str | None = None
-        self._queue: queue.Queue[str | None] = queue.Queue()
+        self._places = Places()
         self._stops: dict[str, threading.Event] = {}
         self._worker = threading.Thread(target=self._work, daemon=True, name="runs")
 
@@ -70,7 +72,7 @@ class Service:
 
     def stop(self) -> None:
         """Take no further run; the open one is left to be resumed."""
-        self._queue.put(None)
+        self._places.close()
 
     def submit(self, study: bytes, only: Sequence[str]) -> str:
         """Check a study, solve its plan, store it durably and queue it.
@@ -89,7 +91,7 @@ class Service:
         if not self._submits.acquire(blocking=False):
             raise _too_many(f"{MOST_SUBMITS} studies are being checked")
         try:
-            if self._queue.qsize() >= MOST_QUEUED:
+            if len(self._places) >= MOST_QUEUED:
                 raise _too_many(f"{MOST_QUEUED} runs are queued")
             parsed = Study.from_canonical(study)
             submission.check_names(self._settings, parsed, only)
@@ -130,6 +132,13 @@ class Service:
                 time.sleep(WATCH_POLL_S)
         finally:
             store.close()
+
+    def waits(self, run_id: str) -> dict[str, str]:
+        """Whose people a run waits for, and why; empty for one that waits for none."""
+        if not RUN_ID.fullmatch(run_id):
+            return {}
+        found: dict[str, str] = glance(self._runs / run_id)["waits"]
+        return found
 
     def resume(self, run_id: str) -> None:
         """Queue a failed or stopped run again; it goes on with its open round.
@@ -175,14 +184,16 @@ class Service:
 
     def _enqueue(self, run_id: str) -> None:
         self._stops[run_id] = threading.Event()
-        self._queue.put(run_id)
+        self._places.put(run_id)
 
     def _work(self) -> None:
-        while (run_id := self._queue.get()) is not None:
+        while (run_id := self._places.take()) is not None:
             if not self._take(run_id):
                 continue
             try:
                 self._carry_through(run_id)
+            except GivesWay as later:
+                self._give_way(run_id, later.rest_s)
             except GuilderError as error:
                 log.warning("run %s ended: %s", run_id, error)
                 self._record(run_id, "failed", error)
@@ -202,6 +213,15 @@ class Service:
             waits = glance(self._runs / run_id)["state"] in OPEN_STATES
             self._current = run_id if waits else None
             return waits
+
+    def _give_way(self, run_id: str, rest_s: float) -> None:
+        """Let the next run go on; this one is asked for again, unless it is stopped."""
+        with self._lock:
+            self._current = None
+            if self._stops[run_id].is_set():
+                self._record(run_id, "stopped", stopped_by_operator())
+            else:
+                self._places.put(run_id, rest_s)
 
     def _record(self, run_id: str, state: str, error: GuilderError) -> None:
         """Write how a run ended, if nobody has; the next goes on whatever fails."""
@@ -231,6 +251,7 @@ class Service:
                 self._stops[run_id],
                 self.heads,
                 self._settings.server.consent_s,
+                self._places.is_wanted,
             )
             with self._open_grid(run_id) as grid:
                 run_on(grid, task)

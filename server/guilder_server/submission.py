@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from guilder_server.runstore import RunStore, plan_facts
+from guilder_server.runstore import RunStore
 from guilder_server.settings import ServerFile
 from guilder_shared import tasks
 from guilder_shared.errors import StudyError
@@ -47,7 +47,7 @@ def begin(
         "run_id": run_id,
         "mode": "deployed",
         "submitted": time.time(),
-        "plan": plan_facts(accounting.solve(study)),
+        "plan": accounting.solve(study).facts(),
         "only": sorted(only),
     }
     return RunStore.create(folder, study, facts)

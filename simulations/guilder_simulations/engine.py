@@ -16,7 +16,7 @@ from guilder_client.sealed import SealedTurns
 from guilder_client.settings import SiteFile, SiteKeys
 from guilder_client.site import Site
 from guilder_server import rounds
-from guilder_server.runstore import RunStore, plan_facts
+from guilder_server.runstore import RunStore
 from guilder_shared import durable, recipes, reports
 from guilder_shared.claims import claimed
 from guilder_shared.errors import StudyError
@@ -196,7 +196,7 @@ def _open_store(study: Study, out: Path, dealt: _Dealt, plan: Plan | None) -> Ru
         "mode": "simulation",
         "digest": study.digest(),
         "simulation": simulation,
-        "plan": plan_facts(plan or accounting.solve(study)),
+        "plan": (plan or accounting.solve(study)).facts(),
         "public_sizes": dict(dealt.public_sizes),
     }
     if dealt.public_persons is not None:

@@ -14,7 +14,7 @@ from guilder_client.site import Site
 from guilder_server import rounds
 from guilder_server.grid import Sites
 from guilder_server.heads import Heads
-from guilder_server.runstore import RunStore, plan_facts
+from guilder_server.runstore import RunStore
 from guilder_shared import durable, witnessing
 from guilder_shared.identity import SigningKey
 from guilder_shared.journal import Journal
@@ -100,7 +100,7 @@ def carry_through(folder: Path, site: Site) -> Heads:
     if has_runs:
         store = RunStore.open(run)
     else:
-        facts = {"run_id": "r", "plan": plan_facts(PLAN)}
+        facts = {"run_id": "r", "plan": PLAN.facts()}
         store = RunStore.create(run, STUDY, facts)
     grid = InProcessGrid(client_app.make_app(lambda _context: site), ("a",))
     try:

@@ -11,7 +11,7 @@ from flwr.clientapp import ClientApp
 
 from guilder_server import rounds
 from guilder_server.grid import Sites
-from guilder_server.runstore import RunStore, plan_facts
+from guilder_server.runstore import RunStore
 from guilder_shared import wire
 from guilder_shared.errors import (
     IntegrityError,
@@ -119,7 +119,7 @@ def run(folder: Path, app: ClientApp, study: Study = STUDY) -> Weights:
     if (folder / "run.db").exists():
         store = RunStore.open(folder)
     else:
-        facts = {"run_id": "r1", "plan": plan_facts(PLAN)}
+        facts = {"run_id": "r1", "plan": PLAN.facts()}
         store = RunStore.create(folder, study, facts)
     try:
         task = rounds.Run(study, PLAN, store, lambda _weights: {})

@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 
 from guilder_server import rounds
 from guilder_server.grid import Sites
-from guilder_server.runstore import RunStore, plan_facts
+from guilder_server.runstore import RunStore
 from guilder_shared import wire
 from guilder_shared.messages import (
     MEASURED,
@@ -108,7 +108,7 @@ def run(folder: Path, study: Study, behave: Behave) -> dict[str, float]:
     if RunStore.begun(folder):
         store = RunStore.open(folder)
     else:
-        facts = {"run_id": "r1", "plan": plan_facts(PLAN)}
+        facts = {"run_id": "r1", "plan": PLAN.facts()}
         store = RunStore.create(folder, study, facts)
     try:
         task = rounds.Run(study, store.plan, store, lambda _weights: {})

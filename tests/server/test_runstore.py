@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from guilder_server.runstore import RunStore, plan_facts
+from guilder_server.runstore import RunStore
 from guilder_shared.errors import GuilderError, IntegrityError
 from guilder_shared.messages import Plan
 from guilder_shared.models import registry
@@ -16,7 +16,7 @@ from guilder_shared.study import Study
 from guilder_simulations.studies import path_of
 
 STUDY = Study.load(path_of("breast-cancer"))
-FACTS = {"run_id": "r-1", "plan": plan_facts(Plan(1.0, 5, 1e-3))}
+FACTS = {"run_id": "r-1", "plan": Plan(1.0, 5, 1e-3).facts()}
 
 
 @pytest.fixture

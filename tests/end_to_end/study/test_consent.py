@@ -165,3 +165,35 @@ def test_a_study_waits_is_previewed_accepted_and_sends_what_the_preview_listed(
     assert ("reply to train", "verdict") in names
     for tensor in registry.shapes(hospitals.study):
         assert ("reply to train", f"update.{tensor}") in names
+
+
+@pytest.mark.slow  # two studies over real processes: about 30 seconds
+def test_a_study_of_others_runs_while_one_waits_for_a_persons_consent(
+    found: Founding,
+) -> None:
+    hospitals = found()
+    other = hospitals.study_with("study.name=other", "privacy.epsilon=1.0")
+    file = hospitals.site_file("site-1")
+    asks = f'accept = "ask"\naccepted = ["{other.digest()}"]'
+    file.write_text(file.read_text().replace('accept = "auto"', asks))
+    hospitals.start_all()
+    server = ("--server", str(hospitals.server_file))
+
+    waiting = hospitals.run()
+    with hospitals.control() as control:
+        events = control.watch(waiting)
+        next(e for e in events if e["kind"] == "run-waits-for-consent")
+        second = control.submit(other.canonical(), [])
+        outcome = list(control.watch(second))[-1]
+        listed = guilder("run", "list", *server).splitlines()
+        awaited = next(e for e in events if e["kind"] == "awaiting")
+        digest = hospitals.study.digest()
+        guilder("client", "studies", "accept", digest[:8], "--site", str(file))
+        last = list(events)[-1]
+
+    assert outcome["kind"] == "run-finished", outcome
+    (line,) = [line for line in listed if line.startswith(waiting)]
+    assert line.split()[1:] == ["waits-for-consent", "round", "0/6", "site-1"]
+    assert awaited["sites"]["site-1"].startswith("GLD-S006")
+    assert last["kind"] == "run-finished", last
+    assert all(grant.closed for grant in hospitals.grants("site-1"))

@@ -1,109 +1,24 @@
 """The queue of runs, driven as the control channel does; some operators err or lie."""
 
-import contextlib
 import shutil
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from flwr.app import Context, Message
-from flwr.clientapp import ClientApp
 
 from guilder_server import service as service_room
 from guilder_server import submission
-from guilder_server.init import init_local
 from guilder_server.runstore import RunStore
 from guilder_server.service import MOST_SUBMITS, Service
 from guilder_server.settings import ServerFile
-from guilder_shared import certificates, wire
+from guilder_shared import certificates
 from guilder_shared.errors import GuilderError, RunFailed
-from guilder_shared.messages import Answer, TurnReply, Verdict, pack
-from guilder_shared.models import registry
-from guilder_shared.study import Study
 from guilder_simulations import synthetic
-from guilder_simulations.inprocess import InProcessGrid
-from guilder_simulations.studies import path_of
 
-NAMES = ("alder", "birch", "cedar")
-PLAIN = (
-    "privacy.mechanism=none",
-    "evaluation.on=none",
-    "training.rounds=3",
-    "aggregation.min_sites=2",
-    "aggregation.round_deadline_s=20",
-)
 Eventually = Callable[..., Any]
-
-
-def study(*overrides: str) -> bytes:
-    return Study.load(path_of("breast-cancer"), (*PLAIN, *overrides)).canonical()
-
-
-class Consortium:
-    """A Service over an in-process Grid whose sites answer zeros, when they may."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        init_local(folder, NAMES, host="127.0.0.1", port=1, control_port=2)
-        self.settings = ServerFile.load(folder / "server" / "server.toml")
-        self.go = threading.Event()
-        self.service = Service(self.settings, self.open_grid)
-
-    @property
-    def runs(self) -> Path:
-        return self.settings.server.storage / "runs"
-
-    @contextlib.contextmanager
-    def open_grid(self, run_id: str) -> Iterator[InProcessGrid]:
-        yield InProcessGrid(self.app(), NAMES)
-
-    def app(self) -> ClientApp:
-        app = ClientApp()
-
-        @app.query("offer")
-        def offer(message: Message, context: Context) -> Message:
-            name = str(context.node_config["site"])
-            answer = Answer(Verdict.ACCEPTED, name, f"grant-{name}", 100)
-            return Message(wire.encode_answer(answer), reply_to=message)
-
-        @app.query("close")
-        def close(message: Message, context: Context) -> Message:
-            done = Answer(Verdict.DONE, str(context.node_config["site"]))
-            return Message(wire.encode_answer(done), reply_to=message)
-
-        @app.train()
-        def train(message: Message, context: Context) -> Message:
-            asked = wire.decode_request(message.content)
-            self.go.wait(0.05)
-            verdict = Verdict.DONE if self.go.is_set() else Verdict.BUSY
-            shapes = registry.shapes(Study.from_canonical(study()))
-            zeros = {n: np.zeros(shape, np.float32) for n, shape in shapes.items()}
-            reply = TurnReply(
-                verdict,
-                asked.grant_id,
-                asked.turn_no,
-                asked.round_no,
-                pack(zeros) if verdict == Verdict.DONE else b"",
-            )
-            return Message(wire.encode_reply(reply), reply_to=message)
-
-        return app
-
-    def state(self, run_id: str) -> str:
-        (found,) = [s for s in self.service.list() if s["run_id"] == run_id]
-        return str(found["state"])
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Consortium]:
-    made = Consortium(tmp_path)
-    yield made
-    made.go.set()
-    made.service.stop()
+Queue = Any  # the fixture `place`; see conftest.py
 
 
 @pytest.mark.parametrize(
@@ -121,11 +36,13 @@ def place(tmp_path: Path) -> Iterator[Consortium]:
     ],
 )
 def test_a_study_that_can_never_run_is_refused_when_it_is_submitted(
-    place: Consortium, overrides: tuple[str, ...], only: list[str], error_id: str
+    place: Queue, overrides: tuple[str, ...], only: list[str], error_id: str
 ) -> None:
     with pytest.raises(GuilderError) as caught:
         place.service.submit(
-            study("privacy.mechanism=site-noise", "training.rounds=100", *overrides),
+            place.study(
+                "privacy.mechanism=site-noise", "training.rounds=100", *overrides
+            ),
             only,
         )
 
@@ -139,7 +56,7 @@ def test_a_study_that_can_never_run_is_refused_when_it_is_submitted(
     "run_id",
     ["", ".", "..", "../runs", "a/../b", "/etc", "r\0", "r" * 5000, "R\x1b[2J", "-r"],
 )
-def test_a_run_id_is_never_a_path(place: Consortium, run_id: str) -> None:
+def test_a_run_id_is_never_a_path(place: Queue, run_id: str) -> None:
     for call in (place.service.resume, place.service.stop_run, place.service.watch):
         with pytest.raises(RunFailed) as caught:
             list(call(run_id) or ())
@@ -151,11 +68,11 @@ def test_a_run_id_is_never_a_path(place: Consortium, run_id: str) -> None:
 
 @pytest.mark.parametrize("name", ["run.db", "study.toml", "run.json"])
 def test_a_damaged_run_neither_hides_the_others_nor_stops_the_server(
-    place: Consortium, name: str, eventually: Eventually
+    place: Queue, name: str, eventually: Eventually
 ) -> None:
     place.go.set()
-    damaged = place.service.submit(study(), [])
-    whole = place.service.submit(study(), [])
+    damaged = place.service.submit(place.study(), [])
+    whole = place.service.submit(place.study(), [])
     (place.runs / damaged / name).write_bytes(b"\x00 not what it was" * 400)
 
     place.service.start()
@@ -165,28 +82,28 @@ def test_a_damaged_run_neither_hides_the_others_nor_stops_the_server(
     eventually(lambda: place.state(damaged) == expected[name])
 
 
-def test_an_empty_folder_among_the_runs_is_no_run(place: Consortium) -> None:
+def test_an_empty_folder_among_the_runs_is_no_run(place: Queue) -> None:
     (place.runs / "half-made").mkdir()
 
     assert place.service.list() == []
 
 
 def test_no_more_runs_wait_than_the_queue_holds(
-    place: Consortium, monkeypatch: pytest.MonkeyPatch
+    place: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service_room, "MOST_QUEUED", 3)
     for _ in range(3):
-        place.service.submit(study(), [])
+        place.service.submit(place.study(), [])
 
     with pytest.raises(RunFailed) as caught:
-        place.service.submit(study(), [])
+        place.service.submit(place.study(), [])
 
     assert caught.value.error_id == "GLD-R032"
     assert len(place.service.list()) == 3
 
 
 def test_studies_that_take_long_to_check_leave_threads_for_other_calls(
-    place: Consortium, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+    place: Queue, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
     end, inside = threading.Event(), []
     real = submission.holdout
@@ -198,7 +115,7 @@ def test_studies_that_take_long_to_check_leave_threads_for_other_calls(
 
     monkeypatch.setattr(submission, "holdout", slow)
     callers = [
-        threading.Thread(target=place.service.submit, args=(study(), []))
+        threading.Thread(target=place.service.submit, args=(place.study(), []))
         for _ in range(MOST_SUBMITS)
     ]
     for caller in callers:
@@ -206,7 +123,7 @@ def test_studies_that_take_long_to_check_leave_threads_for_other_calls(
     eventually(lambda: len(inside) == MOST_SUBMITS)
 
     with pytest.raises(RunFailed) as caught:
-        place.service.submit(study(), [])
+        place.service.submit(place.study(), [])
     end.set()
     for caller in callers:
         caller.join()
@@ -216,7 +133,7 @@ def test_studies_that_take_long_to_check_leave_threads_for_other_calls(
 
 
 def test_a_run_that_cannot_begin_ends_as_failed_with_its_reason(
-    place: Consortium, eventually: Eventually
+    place: Queue, eventually: Eventually
 ) -> None:
     rows = place.folder / "server" / "rows.parquet"
     pq.write_table(synthetic.generate("breast-cancer", 7), rows)
@@ -224,7 +141,7 @@ def test_a_run_that_cannot_begin_ends_as_failed_with_its_reason(
     held = '[holdout.biopsies]\nkind = "parquet"\npath = "rows.parquet"\n'
     path.write_text(f"{path.read_text()}\n{held}")
     place.service = Service(ServerFile.load(path), place.open_grid)
-    run_id = place.service.submit(study("evaluation.on=public-holdout"), [])
+    run_id = place.service.submit(place.study("evaluation.on=public-holdout"), [])
     rows.unlink()
 
     place.service.start()
@@ -235,12 +152,12 @@ def test_a_run_that_cannot_begin_ends_as_failed_with_its_reason(
 
 
 def test_a_disk_that_refuses_ends_one_run_and_the_next_goes_on(
-    place: Consortium, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+    place: Queue, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
     real = RunStore.commit
     place.go.set()
-    first = place.service.submit(study(), [])
-    second = place.service.submit(study(), [])
+    first = place.service.submit(place.study(), [])
+    second = place.service.submit(place.study(), [])
 
     def commit(self: RunStore, *arguments: Any) -> None:
         if self.run_id == first:
@@ -257,11 +174,11 @@ def test_a_disk_that_refuses_ends_one_run_and_the_next_goes_on(
 
 
 def test_a_run_whose_folder_is_gone_does_not_end_the_queue(
-    place: Consortium, eventually: Eventually
+    place: Queue, eventually: Eventually
 ) -> None:
     place.go.set()
-    gone = place.service.submit(study(), [])
-    whole = place.service.submit(study(), [])
+    gone = place.service.submit(place.study(), [])
+    whole = place.service.submit(place.study(), [])
     shutil.rmtree(place.runs / gone)
 
     place.service.start()
@@ -270,11 +187,11 @@ def test_a_run_whose_folder_is_gone_does_not_end_the_queue(
 
 
 def test_a_run_that_waits_behind_another_is_stopped_at_once_and_resumed(
-    place: Consortium, eventually: Eventually
+    place: Queue, eventually: Eventually
 ) -> None:
     place.service.start()
-    first = place.service.submit(study(), [])
-    waiting = place.service.submit(study(), [])
+    first = place.service.submit(place.study(), [])
+    waiting = place.service.submit(place.study(), [])
     eventually(lambda: place.state(first) == "running")
 
     place.service.stop_run(waiting)
@@ -289,10 +206,10 @@ def test_a_run_that_waits_behind_another_is_stopped_at_once_and_resumed(
 
 
 def test_a_run_stopped_in_a_round_can_be_resumed_in_the_next_breath(
-    place: Consortium, eventually: Eventually
+    place: Queue, eventually: Eventually
 ) -> None:
     place.service.start()
-    run_id = place.service.submit(study(), [])
+    run_id = place.service.submit(place.study(), [])
     eventually(lambda: place.state(run_id) == "running")
 
     place.service.stop_run(run_id)
@@ -305,7 +222,7 @@ def test_a_run_stopped_in_a_round_can_be_resumed_in_the_next_breath(
     assert states[:4] == ["run-queued", "run-running", "run-stopped", "run-queued"]
 
 
-def test_a_site_cannot_be_in_the_roster_twice(place: Consortium) -> None:
+def test_a_site_cannot_be_in_the_roster_twice(place: Queue) -> None:
     folder = place.settings.sites.folder
     shutil.copy(folder / "alder.pem", folder / "alder2.pem")
 
