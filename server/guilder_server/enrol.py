@@ -289,14 +289,13 @@ class Admins:
         return await self._desk.answer(context, "Decide", work)
 
     async def Log(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
-        """Stream the log's entries, oldest first."""
+        """Stream the log's entries, oldest first, and a signed end."""
 
         def work(caller: Caller) -> Any:
             del caller
-            return list(self._register.entries(request.after))
+            return list(self._register.export(request.after))
 
-        for entry in await self._desk.answer(context, "Log", work):
-            told = {**vars(entry), "body": entry.content()}
+        for told in await self._desk.answer(context, "Log", work):
             yield messages.LogEntry(json=json.dumps(told).encode())
 
 

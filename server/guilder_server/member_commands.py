@@ -123,16 +123,54 @@ def log(
         int, typer.Option("--after", min=0, help="Only entries with a higher number.")
     ] = 0,
     as_json: JsonOption = False,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            "--check",
+            exists=True,
+            dir_okay=False,
+            help="Check a file that --json wrote; asks no server.",
+            metavar="FILE",
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", help="The public key that must have signed FILE."),
+    ] = None,
     server: ServerOption = HERE,
 ) -> None:
     """Print the signed log of who was invited, joined, renewed, was revoked, asked.
 
     With --json each line is an entry whole: seq, kind, body, prev, hash, signature, as
-    docs/wire.md has them. Entry 1 names the key that signs.
+    docs/wire.md has them. Entry 1 names the key that signs; the last line is a signed
+    end. --check reads such a file on any computer: chain, signatures, end, and that
+    nobody did what was not theirs; exit code 5 if anything is wrong.
     """
+    if check is not None:
+        _check_log(check, key, as_json)
+        return
     with _desk(server) as control:
         for entry in control.log(after):
-            typer.echo(json.dumps(entry) if as_json else _entry_line(entry))
+            if as_json or entry["kind"] != "end":
+                typer.echo(json.dumps(entry) if as_json else _entry_line(entry))
+
+
+def _check_log(file: Path, key: str | None, as_json: bool) -> None:
+    from guilder_server import exported_log
+
+    found = exported_log.check(file.read_text("utf-8", "replace"), key)
+    if as_json:
+        rows = {m.name: {"role": m.role, "state": m.state} for m in found.members}
+        typer.echo(json.dumps({**vars(found), "members": rows}))
+        return
+    typer.echo(
+        f"{found.num_entries} entries: chain, signatures, end and roles in order"
+    )
+    typer.echo(f"whole until {found.moment}; pin {found.pin}")
+    compared = "the key that was given" if key else "compare it: --key"
+    typer.echo(f"signed by {found.key}, {compared}")
+    for member in found.members:
+        typer.echo(one_line(f"{member.name:20}  {member.role:8}  {member.state}"))
 
 
 def _desk(server: Path) -> Any:

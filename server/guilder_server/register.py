@@ -1,38 +1,33 @@
 """The book of who belongs here: invites, lets join, renews, revokes, removes.
 
-Every decision is one entry of a signed, hash-chained log (`shared/journal.py`), which
-is the only truth: after any stop the members are what the entries say. This module
-opens no socket; who may ask for what is `door.py`'s.
+Every decision is one entry of the log (`chronicle.py`), which is the only truth: after
+any stop the members are what the entries say. This module opens no socket; who may ask
+for what is `door.py`'s.
 
 Crash order: an entry is durable before its answer leaves or anybody is shut out. A
 certificate is signed, then entered whole, then sent: killed in between, the same
 request gets the same certificate; an invitation is used by that one entry.
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
 from cryptography import x509
 
 from guilder_server import admission
-from guilder_server.members import Invitation, Member, Members
+from guilder_server.chronicle import Chronicle
+from guilder_server.members import Invitation, Member
 from guilder_server.settings import Enrolment
 from guilder_shared import authority
 from guilder_shared.certificates import check_site_name, load_certificate
 from guilder_shared.chain import Entry
 from guilder_shared.drafts import Authority
 from guilder_shared.errors import EnrolmentError
-from guilder_shared.identity import SigningKey
 from guilder_shared.invitation import ROLES, Token, secret_sha256
-from guilder_shared.journal import Journal
 from guilder_shared.plain_text import one_line
 
-FILE: Final = "members.db"
-LOG_SCHEMA: Final = "guilder-members-1"
 HOUR_S: Final = 3600
 LONGEST_HOURS: Final = 24 * 30
 FROM_STATES: Final = {
@@ -48,28 +43,20 @@ class Register:
     """The members and invitations of one consortium; safe to use from many threads.
 
     Args:
-        journal: The log, open for writing.
+        log: The log, open for writing; its clock alone says whether something expired.
         issuing: Who signs certificates.
         root: Whom the members believe.
-        clock: Seconds since 1970; no other clock decides whether something expired.
     """
 
     def __init__(
-        self,
-        journal: Journal,
-        issuing: Authority,
-        root: x509.Certificate,
-        clock: Callable[[], float] = time.time,
+        self, log: Chronicle, issuing: Authority, root: x509.Certificate
     ) -> None:
-        self._journal = journal
+        self._log = log
         self._issuing = issuing
         self._root = root
-        self._clock = clock
-        self._lock = threading.RLock()
-        self._members = Members()
+        self._lock = log.lock
+        self._members = log.members
         self._listeners: list[Listener] = []
-        for entry in journal.entries():
-            self._members.apply(entry)
 
     @classmethod
     def open(
@@ -90,14 +77,10 @@ class Register:
         issuing = authority.load_issuing(
             settings.issuing_key, settings.issuing_certificate, passphrase
         )
-        key = SigningKey.load(settings.log_key)
-        journal = Journal.open(storage / FILE, key)
-        book = cls(journal, issuing, load_certificate(root), clock)
-        if journal.head is None:
-            book._enter(
-                "opened", schema=LOG_SCHEMA, public_key=key.public_hex, pin=book.pin
-            )
-        return book
+        believed = load_certificate(root)
+        pin = authority.pin(believed)
+        log = Chronicle.open(storage, settings.log_key, pin, clock)
+        return cls(log, issuing, believed)
 
     @property
     def pin(self) -> str:
@@ -152,14 +135,14 @@ class Register:
         token = Token.make(*place, role=role, name=name, pin=self.pin)
         with self._lock:
             admission.demand_free(self._members, name)
-            self._enter(
+            self._log.enter(
                 "invited",
                 by=by,
                 name=name,
                 role=role,
                 invitation=token.invitation_id,
                 secret_sha256=secret_sha256(token.secret),
-                expires=int(self._clock() + hours * HOUR_S),
+                expires=int(self._log.now() + hours * HOUR_S),
                 needs_approval=needs_approval,
             )
         return token
@@ -190,13 +173,13 @@ class Register:
             request = authority.read_request(request_pem)
             if invitation.request_sha256:
                 return self._again(invitation, request)
-            if invitation.state != "open" or self._clock() >= invitation.expires:
+            if invitation.state != "open" or self._log.now() >= invitation.expires:
                 raise admission.expired(invitation.name)
             signing = admission.signing_key(self._members, invitation, request)
             admission.demand_proof(invitation, request, proof)
             admission.demand_free(self._members, invitation.name)
             if invitation.needs_approval:
-                self._enter(
+                self._log.enter(
                     "requested",
                     name=invitation.name,
                     invitation=invitation_id,
@@ -224,7 +207,7 @@ class Register:
     def refuse(self, by: str, name: str) -> None:
         """Refuse what `name` requested; errors as in `approve`."""
         waits = self._waiting(name)
-        self._enter("refused", by=by, name=name, invitation=waits.invitation_id)
+        self._log.enter("refused", by=by, name=name, invitation=waits.invitation_id)
 
     def renew(self, member: Member) -> list[bytes]:
         """A new certificate for the same name and the same keys (decision 044).
@@ -239,7 +222,7 @@ class Register:
             now = self.standing(member.key_sha256)
             old = x509.load_pem_x509_certificate(now.certificate.encode())
             is_current = old.issuer == self._issuing.certificate.subject
-            if is_current and self._clock() < authority.half_life(old):
+            if is_current and self._log.now() < authority.half_life(old):
                 return self._chain(now)  # asked twice, it is the same one
             key: Any = old.public_key()
             fresh = authority.certify(
@@ -249,7 +232,7 @@ class Register:
                 role=now.role,
                 signing_hex=now.signing_hex,
             )
-            self._enter(
+            self._log.enter(
                 "renewed", name=now.name, certificate=authority.to_pem([fresh]).decode()
             )
             return self._chain(self._members.members[now.name])
@@ -275,19 +258,19 @@ class Register:
                     f"{name!r} {is_now}: it cannot be {kind}",
                     fix="guilder server sites",
                 )
-            self._enter(kind, by=by, name=name)
+            self._log.enter(kind, by=by, name=name)
             self._tell(kind, name)
             return self._members.members[name]
 
     def renew_server(self, path: Path) -> bool:
         """Renew what the server itself shows, if it is time; whether it was."""
         if is_time := authority.renew_server(self._issuing, path):
-            self._enter("server-renewed")
+            self._log.enter("server-renewed")
         return is_time
 
     def note(self, by: str, call: str, about: str) -> None:
         """Enter what an operator asked for: which call, about which run or study."""
-        self._enter("asked", by=by, call=call, about=one_line(about, 200))
+        self._log.enter("asked", by=by, call=call, about=one_line(about, 200))
 
     def standing(self, key_sha256: str) -> Member:
         """The active member with this key.
@@ -316,11 +299,15 @@ class Register:
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
         """The log."""
-        return self._journal.entries(after=after)
+        return self._log.entries(after)
+
+    def export(self, after: int = 0) -> Iterator[dict[str, Any]]:
+        """The log as JSON, with a signed end; see `Chronicle.export`."""
+        return self._log.export(after)
 
     def close(self) -> None:
         """Close the log."""
-        self._journal.close()
+        self._log.close()
 
     def _shown(self, invitation_id: str, secret: str) -> Invitation:
         """The invitation, if the secret is its own; a wrong one is counted."""
@@ -328,7 +315,7 @@ class Register:
         if found is None:
             raise admission.wrong_secret()
         if not admission.is_secret(found, secret):
-            self._enter("wrong-secret", name=found.name, invitation=invitation_id)
+            self._log.enter("wrong-secret", name=found.name, invitation=invitation_id)
             raise admission.wrong_secret()
         return found
 
@@ -338,7 +325,7 @@ class Register:
         """Answer a request whose invitation is bound already."""
         if request.sha256 != invitation.request_sha256:
             if not invitation.is_tried_twice:  # once; a stranger shall not fill the log
-                self._enter(
+                self._log.enter(
                     "used-twice",
                     name=invitation.name,
                     invitation=invitation.invitation_id,
@@ -372,7 +359,7 @@ class Register:
         certificate = authority.certify(
             self._issuing, request.key, name=name, role=role, signing_hex=signing_hex
         )
-        self._enter(
+        self._log.enter(
             "issued",
             by=by,
             name=name,
@@ -388,12 +375,6 @@ class Register:
     def _tell(self, kind: str, name: str) -> None:
         for listener in self._listeners:
             listener(kind, name, self._members.members[name])
-
-    def _enter(self, kind: str, **body: Any) -> None:
-        moment = datetime.fromtimestamp(int(self._clock()), UTC).isoformat()
-        body = {"time": moment.replace("+00:00", "Z"), **body}
-        with self._lock:
-            self._members.apply(self._journal.append(kind, body))
 
     def _chain(self, member: Member) -> list[bytes]:
         above = [self._issuing.certificate, self._root]

@@ -60,6 +60,11 @@ def signed_bytes(entry_hash: str) -> bytes:
     return f"{FORMAT} entry {entry_hash}".encode()
 
 
+def end_bytes(seq: int, entry_hash: str, moment: str) -> bytes:
+    """What is signed at the end of an export: that `seq` was the newest entry then."""
+    return f"{FORMAT} end {seq} {entry_hash} {moment}".encode()
+
+
 def check_chain(entries: Iterable[Entry], public_hex: str) -> Iterator[Entry]:
     """Yield the entries again, each one checked before it is yielded.
 

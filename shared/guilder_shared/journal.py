@@ -22,7 +22,14 @@ from typing import Any, Self
 import rfc8785
 
 from guilder_shared import anchors, durable, filesystems
-from guilder_shared.chain import GENESIS, Entry, check_chain, digest, signed_bytes
+from guilder_shared.chain import (
+    GENESIS,
+    Entry,
+    check_chain,
+    digest,
+    end_bytes,
+    signed_bytes,
+)
 from guilder_shared.errors import IntegrityError
 from guilder_shared.identity import SigningKey
 
@@ -176,6 +183,14 @@ class Journal:
         with self._lock:
             rows = self._database.execute(SELECT, (after,)).fetchall()
         return (Entry(*row) for row in rows)
+
+    def sign_end(self, moment: str) -> tuple[Entry, str]:
+        """The newest entry, and a signature that it was the newest at `moment`."""
+        with self._lock:
+            assert self._key is not None, "open for writing"
+            assert self._head is not None, "nothing is exported of nothing"
+            said = end_bytes(self._head.seq, self._head.hash, moment)
+            return self._head, self._key.sign(said).hex()
 
     def verify(self) -> int:
         """Check every hash and every signature from the first entry on.

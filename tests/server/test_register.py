@@ -11,8 +11,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from guilder_server import roster
+from guilder_server.chronicle import FILE
 from guilder_server.members import MOST_WRONG
-from guilder_server.register import FILE, Register
+from guilder_server.register import Register
 from guilder_server.settings import Enrolment
 from guilder_shared import authority, certificates
 from guilder_shared.chain import check_chain

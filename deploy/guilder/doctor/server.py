@@ -13,7 +13,7 @@ from cryptography import x509
 
 from guilder.doctor import keys, machine, versions
 from guilder.doctor.finding import Finding, fine, of, skipped, warning, wrong
-from guilder_server import register
+from guilder_server import chronicle
 from guilder_server.glance import DAMAGED, glance
 from guilder_server.members import Members
 from guilder_server.settings import Enrolment, ServerFile
@@ -41,7 +41,7 @@ def check(settings: ServerFile) -> Iterator[Finding]:
     if settings.enrolment is None:
         yield from _roster(settings.sites.folder)
     else:
-        yield from _members(server.storage / register.FILE, settings.enrolment)
+        yield from _members(server.storage / chronicle.FILE, settings.enrolment)
     yield from machine.check(server.storage)
     yield from versions.check()
     yield from _runs(server.storage / "runs")
