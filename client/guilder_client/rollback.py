@@ -2,7 +2,8 @@
 
 What a server says frees nothing. The server of a study can stop that study this way,
 which it could anyway; one that was sent results before can stop the site's spending,
-and the officer can excuse it (`witnesses.py`). This module writes nothing.
+and the officer can excuse it (`witnesses.py`). What a server forgot is stated in the
+ledger, so that the officer finds it in the next report; nothing else is written.
 """
 
 import logging
@@ -24,7 +25,7 @@ def demand_newest(ledger: Ledger, server: str, witness: Head | None) -> None:
     """Raise unless the ledger holds the newest entry that a server remembers.
 
     A server that remembers less than it signed for has lost its memory; that is told
-    in the log, for no charge is missing here.
+    in the log and in the ledger, once, for no charge is missing here.
 
     Args:
         ledger: Of the site.
@@ -34,11 +35,12 @@ def demand_newest(ledger: Ledger, server: str, witness: Head | None) -> None:
     Raises:
         IntegrityError: The ledger is older (GLD-I080), or another one took its place
             (GLD-I081), or the server's signature is not over what it says
-            (GLD-I084). Nothing was charged.
+            (GLD-I084), or what a server forgot could not be written (GLD-I005).
+            Nothing was charged.
     """
     known = ledger.witnesses().get(server)
-    _tell_if_forgotten(known, witness)
     if witness is None:
+        _tell_if_forgotten(ledger, known, None)
         return
     body = witnessing.as_body(witness)
     if body is not None and not witnessing.is_signed(body, ledger.site):
@@ -48,6 +50,7 @@ def demand_newest(ledger: Ledger, server: str, witness: Head | None) -> None:
             "signed by the key that it names",
             fix="Nothing is wrong here; ask the server's operator to look at it.",
         )
+    _tell_if_forgotten(ledger, known, witness)
     held = () if known is None else known.heads
     told = f"head {witness.head_no}:{witness.commitment}"
     if witness.head_no > len(held):
@@ -68,12 +71,14 @@ def demand_newest(ledger: Ledger, server: str, witness: Head | None) -> None:
         )
 
 
-def _tell_if_forgotten(known: Witness | None, witness: Head | None) -> None:
-    """Say in the log that a server lost what it had signed for."""
+def _tell_if_forgotten(
+    ledger: Ledger, known: Witness | None, witness: Head | None
+) -> None:
+    """Say in log and ledger that a server lost what it had signed for."""
     if known is None or known.word is None:
         return
     remembers = 0 if witness is None else witness.head_no
-    if remembers < known.word.head_no:
+    if ledger.forgot(known.server, remembers):
         log.error(
             "GLD-I104 %s signed for head %d of this ledger and remembers %d: until it "
             "has caught up it would not notice an old copy",

@@ -21,6 +21,10 @@ ADJACENCY = {
     "person": "add or remove all rows of one person at this site",
     "site": "all rows of this site against none of them; that it takes part is public",
 }
+COUNTED = {
+    "record": "every row, counted once",
+    "person": "every person, counted once, as the mean of all its rows",
+}
 PHRASES = frozenset(["SIMULATED", "UNPROTECTED", *ADJACENCY.values()])
 Report = dict[str, Any]
 
@@ -47,7 +51,7 @@ TEXT = Rule("text")
 
 def figures(book: Replay, rows: list[Report]) -> Report:
     """Everything in a report but its signature."""
-    last = rows[-1]
+    last, silent = rows[-1], _silences(book)
     return {
         "schema": "guilder-report-2",
         "as_of": book.time,
@@ -61,11 +65,36 @@ def figures(book: Replay, rows: list[Report]) -> Report:
         "orders": book.orders.lines(),
         "refusals": book.refusals,
         "not_protected": Rule("texts"),
+        **({"silences": silent} if silent else {}),
         "ledger": {
             "head": {"seq": last["seq"], "hash": last["hash"]},
             "entries": rows,
         },
     }
+
+
+def _silences(book: Replay) -> list[Report]:
+    """Each server that was ever excused or ever forgot, by name."""
+    excuses: dict[str, list[Report]] = {}
+    for server, line in book.orders.excuses():
+        told = {
+            "order_id": line["order_id"],
+            "since": line["admitted_at"],
+            "expires": line["expires"],
+            "revoked_at": line["revoked_at"],
+        }
+        excuses.setdefault(server, []).append(told)
+    return [
+        {
+            "server": server,
+            "excused": excuses.get(server, []),
+            "forgot": [
+                {"at": time, "signed": head_no, "remembered": remembers}
+                for head_no, (time, remembers) in book.forgot.get(server, {}).items()
+            ],
+        }
+        for server in sorted({*excuses, *book.forgot})
+    ]
 
 
 def costs_too_much(grant: Grant) -> bool:
@@ -148,6 +177,8 @@ def _sentence(grant: Grant) -> Rule:
 def _sampling(grant: Grant) -> str:
     """Whom a step looks at, in the words of docs/ledger.md."""
     unit, always = grant.body["unit"], grant.part("training").get("sample_rate") == 1
+    if grant.part("statistics"):
+        return COUNTED.get(unit, COUNTED["record"])
     if unit == "person":
         who = "every person in every step" if always else "Poisson over persons"
         return f"{who}, at most {grant.part('privacy').get('max_records')} rows of each"

@@ -72,6 +72,14 @@ class Orders:
         """Every order admitted, oldest first, as reports list them."""
         return [self.line(order_id) for order_id in self._by_id]
 
+    def excuses(self) -> list[tuple[str, Order]]:
+        """Servers that need not be asked, each with its order; oldest first."""
+        return [
+            (order["server"], self.line(order_id))
+            for order_id, order in self._by_id.items()
+            if order["say"] == "excuse"
+        ]
+
     def line(self, order_id: str, with_officer: bool = False) -> Order:
         """One order as reports list it."""
         order, admitted = self._by_id[order_id], self._admitted[order_id]

@@ -36,6 +36,8 @@ class Replay:
         time: Of the newest entry.
         budgets: By name, those withdrawn as well.
         grants: By id, oldest first.
+        forgot: By server, what it forgot: the head's number, the time of the entry and
+            what it still knew.
     """
 
     def __init__(self) -> None:
@@ -45,7 +47,9 @@ class Replay:
         self.orders = Orders("")
         self.refusals: list[Body] = []
         self._runs: set[tuple[str, str, str]] = set()
+        self.forgot: dict[str, dict[int, tuple[str, int]]] = {}
         self._heads: dict[str, list[str]] = {}
+        self._words: dict[str, int] = {}  # by server, the highest head it signed for
         self._cohorts: set[str] = set()
         self._excluded: set[str] = set()
 
@@ -192,6 +196,14 @@ class Replay:
             said = f"guilder-witness-1\n{self.site}\n{number}\n{commitment}\n".encode()
             signature = unhex(witness["signature"])
             demand(edwards.verify(witness["server_key"], said, signature))
+            server = grant.body["server"]
+            self._words[server] = max(number, self._words.get(server, 0))
+
+    def _forgot_entry(self, _: Entry, body: Body) -> None:
+        number, lost = body["head_no"], self.forgot.setdefault(body["server"], {})
+        demand(self._words.get(body["server"]) == number and number not in lost)
+        demand(body["remembers"] < number)
+        lost[number] = (body["time"], body["remembers"])
 
     def _close_entry(self, _: Entry, body: Body) -> None:
         grant = self.grants[body["grant_id"]]

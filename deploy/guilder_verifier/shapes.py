@@ -168,6 +168,7 @@ ENTRIES: dict[str, dict[str, Holds]] = {
         "receipt": is_text,
         "witness": _or_absent(_or_null(is_object)),
     },
+    "forgot": {"server": is_text, "head_no": is_count, "remembers": is_whole},
     "cohort": {"grant_id": is_text, "commitment": is_hex(64)},
     "exclude": {
         "dataset": lambda value: is_text(value) and value != "",

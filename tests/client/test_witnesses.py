@@ -12,7 +12,7 @@ import pytest
 from guilder_client import policy, turn, witnesses
 from guilder_client.site import Site
 from guilder_server.heads import Heads
-from guilder_shared import tls, witnessing
+from guilder_shared import reports, tls, witnessing
 from guilder_shared.errors import BudgetSpent
 from guilder_shared.identity import SigningKey
 from guilder_shared.messages import (
@@ -307,6 +307,8 @@ def test_a_server_that_forgot_what_it_signed_for_is_told_in_the_sites_log(
 
     assert answer.verdict == Verdict.ACCEPTED  # nothing is missing in the ledger
     assert f"GLD-I104 {other.name} signed for head 1" in caplog.text
+    (lost,) = reports.build(site.ledger)["silences"]  # and in every later report
+    assert lost["forgot"][0]["remembered"] == 0
 
 
 def test_a_server_tells_each_site_of_its_own_ledger_alone(

@@ -10,6 +10,10 @@ const ADJACENCY = {
   site: "all rows of this site against none of them; that it takes part is public",
 };
 
+const COUNTED = {
+  record: "every row, counted once",
+  person: "every person, counted once, as the mean of all its rows",
+};
 const PHRASES = ["SIMULATED", "UNPROTECTED", ...Object.values(ADJACENCY)];
 
 class Rule {
@@ -22,7 +26,7 @@ const TEXT = new Rule("text");
 
 /** Everything in a report but its signature. */
 function figuresOf(book, rows) {
-  const last = rows[rows.length - 1];
+  const last = rows[rows.length - 1], silent = silencesOf(book);
   return {
     schema: REPORT + NEWEST[REPORT],
     as_of: book.time,
@@ -33,8 +37,23 @@ function figuresOf(book, rows) {
     orders: book.orders.lines(),
     refusals: book.refusals,
     not_protected: new Rule("texts"),
+    ...(silent.length > 0 ? { silences: silent } : {}),
     ledger: { head: { seq: last.seq, hash: last.hash }, entries: rows },
   };
+}
+
+/** Each server that was ever excused or ever forgot, by name. */
+function silencesOf(book) {
+  const excuses = new Map();
+  for (const [id, { order, time }] of book.orders.admitted) {
+    if (order.say !== "excuse") continue;
+    if (!excuses.has(order.server)) excuses.set(order.server, []);
+    const revoked = book.orders.revoked.get(id) ?? null;
+    excuses.get(order.server).push({ order_id: id, since: time, expires: order.expires, revoked_at: revoked });
+  }
+  return [...new Set([...excuses.keys(), ...book.forgot.keys()])].sort(compareText).map((server) => ({
+    server, excused: excuses.get(server) ?? [], forgot: [...(book.forgot.get(server)?.values() ?? [])],
+  }));
 }
 
 /** Whether a grant's events are sure to cost more than was accepted. */
@@ -99,6 +118,7 @@ function sentenceOf({ body, isSimulated }) {
 /** Whom a step looks at, in the words of docs/ledger.md. */
 function samplingOf(grant) {
   const { unit } = grant.body, always = own(grant.part("training"), "sample_rate") === 1;
+  if (Object.keys(grant.part("statistics")).length > 0) return COUNTED[unit === "person" ? unit : "record"];
   if (unit === "person") {
     const who = always ? "every person in every step" : "Poisson over persons";
     return `${who}, at most ${own(grant.part("privacy"), "max_records") ?? "None"} rows of each`;

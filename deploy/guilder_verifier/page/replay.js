@@ -14,6 +14,8 @@ class Replay {
     this.refusals = [];
     this.runs = new Set();
     this.heads = new Map(); // by server: commitments, in the order of their numbers
+    this.words = new Map(); // by server: the highest number that it signed for
+    this.forgot = new Map(); // by server: what it forgot, by number
     this.cohorts = new Set();
     this.excluded = new Set();
   }
@@ -98,6 +100,13 @@ const LEARN = new Map(Object.entries({
     Object.assign(turn, { isDone: true, isGivenUp: true, measures: 0 });
   },
   receipt: learnReceipt,
+  forgot: (book, body) => {
+    demand(book.words.get(body.server) === body.head_no && body.remembers < body.head_no);
+    if (!book.forgot.has(body.server)) book.forgot.set(body.server, new Map());
+    const lost = book.forgot.get(body.server);
+    demand(!lost.has(body.head_no));
+    lost.set(body.head_no, { at: body.time, signed: body.head_no, remembered: body.remembers });
+  },
   cohort: (book, body) => {
     const grant = book.grant(body.grant_id);
     demand(grant.turns.size > 0 && !grant.isClosed && !book.cohorts.has(body.grant_id));
@@ -194,6 +203,8 @@ function learnReceipt(book, body) {
   demand(isText(witness.commitment) && book.headsFor(grant.body.server)[witness.head_no - 1] === witness.commitment);
   const said = `guilder-witness-1\n${book.site}\n${witness.head_no}\n${witness.commitment}\n`;
   demand(isSigned(witness.server_key, bytesOf(said), witness.signature));
+  const { server } = grant.body;
+  book.words.set(server, Math.max(witness.head_no, book.words.get(server) ?? 0));
 }
 
 /** Replay all entries and check what each study was charged. */

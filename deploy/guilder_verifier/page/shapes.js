@@ -66,6 +66,7 @@ const ENTRY_SHAPES = new Map(Object.entries({
   seal: { grant_id: isText, turn_no: isCount, sha256: isText, head_no: isCount, salt: hexOfLength(32) },
   "give-up": { grant_id: isText, turn_no: isCount },
   receipt: { grant_id: isText, turn_no: isCount, receipt: isText, witness: orAbsent(orNull(isObject)) },
+  forgot: { server: isText, head_no: isCount, remembers: isWhole },
   cohort: { grant_id: isText, commitment: isDigest },
   exclude: { dataset: (value) => isText(value) && value !== "", commitment: isDigest, in_force: isFlag },
   close: { grant_id: isText, num_spent: isWhole },

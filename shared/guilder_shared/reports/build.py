@@ -18,6 +18,7 @@ from guilder_shared.privacy.ledger.filters import Cost
 from guilder_shared.privacy.ledger.grants import Grant, Turn
 from guilder_shared.privacy.ledger.totals import totals
 from guilder_shared.reports import approvals, figures, words
+from guilder_shared.reports.silences import silences
 
 SCHEMA = "guilder-report-2"
 Report = dict[str, Any]
@@ -65,6 +66,7 @@ def compose(book: Book, rows: list[Report]) -> Report:
         rows: The entries themselves, as the report carries them.
     """
     head = {"seq": book.seq, "hash": rows[-1]["hash"] if rows else ""}
+    silent = silences(book)
     return {
         "schema": SCHEMA,
         "as_of": book.time,
@@ -75,6 +77,7 @@ def compose(book: Book, rows: list[Report]) -> Report:
         "orders": approvals.orders(book),
         "refusals": [refusal.body for refusal in book.refusals],
         "not_protected": list(words.NOT_PROTECTED),
+        **({"silences": silent} if silent else {}),
         "ledger": {"head": head, "entries": rows},
     }
 

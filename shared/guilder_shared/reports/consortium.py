@@ -23,7 +23,7 @@ from guilder_shared.reports.approvals import fingerprint
 from guilder_shared.reports.build import SCHEMA as REPORT
 from guilder_shared.reports.crosscheck import cross_check
 from guilder_shared.reports.marks import code, number, table, text
-from guilder_shared.reports.page import STYLE
+from guilder_shared.reports.page import STYLE, silences
 from guilder_shared.reports.texts import Texts
 from guilder_shared.reports.verify import Verification, check, verification, verify
 
@@ -222,6 +222,8 @@ def page(found: Report, language: str = "en") -> str:
         f"<p>{text(say('consortium_text'))}</p>",
         table(head, sites, say("who")),
         *(_study_part(study, say) for study in found["studies"]),
+        f"<h2>{text(say('not_protected'))}</h2>",
+        *(_silent_part(report, say) for report in found["reports"]),
     ]
     tag = "zh-Hans" if language == "zh" else "en"
     return (
@@ -231,6 +233,10 @@ def page(found: Report, language: str = "en") -> str:
         + "\n".join(parts)
         + "\n</main></body></html>\n"
     )
+
+
+def _silent_part(report: Report, say: Texts) -> str:
+    return f"<h3>{text(report['site']['name'])}</h3>" + silences(report, say)
 
 
 def _study_part(study: Report, say: Texts) -> str:

@@ -146,7 +146,28 @@ def _approved(report: Report, say: Texts) -> str:
 
 def _not_protected(report: Report, say: Texts) -> str:
     sentences = say.not_protected(report["not_protected"])
-    return "<ul>" + "".join(f"<li>{text(each)}</li>" for each in sentences) + "</ul>"
+    listed = "".join(f"<li>{text(each)}</li>" for each in sentences)
+    return f"<ul>{listed}</ul>" + silences(report, say)
+
+
+def silences(report: Report, say: Texts) -> str:
+    """Who would not have noticed an old ledger, and when; or that there is nobody."""
+    told = []
+    for each in report.get("silences", ()):
+        server = each["server"]
+        for excuse in each["excused"]:
+            ends = [end for end in (excuse["expires"], excuse["revoked_at"]) if end]
+            until = min(ends, default=say("revoking"))
+            order, since = excuse["order_id"][:16], excuse["since"]
+            told.append(
+                say("excused", server=server, order=order, since=since, until=until)
+            )
+        for lost in each["forgot"]:
+            left = say("head", number=lost["remembered"])
+            facts = {"at": lost["at"], "signed": lost["signed"]}
+            facts["remembered"] = left if lost["remembered"] else say("nothing")
+            told.append(say("forgot", server=server, **facts))
+    return "".join(f"<p>{text(line)}</p>" for line in told or [say("all_remember")])
 
 
 def _verify(report: Report, say: Texts) -> str:

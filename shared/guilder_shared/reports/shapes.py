@@ -140,6 +140,7 @@ KINDS: dict[str, dict[str, Holds]] = {
     "seal": {**TURN, "sha256": _is_text, "head_no": _is_count, "salt": _of_hex(32)},
     "give-up": TURN,
     "receipt": {**TURN, "receipt": _is_text, "witness": _or_null(_is_object)},
+    "forgot": {"server": _is_text, "head_no": _is_count, "remembers": _is_whole},
     "cohort": {"grant_id": _is_text, "commitment": _of_hex(64)},
     "exclude": {
         "dataset": lambda value: isinstance(value, str) and value != "",

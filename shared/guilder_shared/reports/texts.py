@@ -39,6 +39,28 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "approved": ("Approved by whom", "由谁批准"),
     "not_protected": ("What is not protected", "不受保护的内容"),
+    "excused": (
+        "Server {server} was excused from saying what it remembers of this ledger, from "
+        "{since} until {until} (order {order}): an old copy of the ledger, put back in "
+        "that time, would not have shown there.",
+        "服务器 {server} 自 {since} 至 {until} 被免除说明其对本账本的记忆（命令 {order}）："
+        "其间若放回旧账本，不会在该服务器处显现。",
+    ),
+    "forgot": (
+        "Server {server} had signed for head {signed} of this ledger and, asked at {at}, "
+        "remembered {remembered}: until it had caught up it would not have noticed an "
+        "old copy.",
+        "服务器 {server} 曾签署本账本的第 {signed} 号头，但在 {at} 被询问时只记得 "
+        "{remembered}：在其补齐之前，不会察觉旧账本。",
+    ),
+    "all_remember": (
+        "No server was excused from saying what it remembers of this ledger, and none "
+        "was found to have forgotten what it had signed for.",
+        "没有服务器被免除说明其对本账本的记忆，也未发现任何服务器忘记其签署过的内容。",
+    ),
+    "nothing": ("nothing", "无"),
+    "revoking": ("it is revoked", "被撤销"),
+    "head": ("head {number}", "第 {number} 号头"),
     "verify": ("How to verify", "如何验证"),
     "verify_text": (
         "This page shows what the signed file {file} holds; only the file can be "

@@ -48,6 +48,10 @@ PRESENT = {
     "person": "any one person had rows in its data or not",
     "site": "its data held all its rows or none",
 }
+COUNTED = {  # of statistics, which draw nobody and repeat no step
+    "record": "every row, counted once",
+    "person": "every person, counted once, as the mean of all its rows",
+}
 CAVEAT = (
     "Some rows of a {unit}, while its others stay, may turn its contribution around: "
     "they are hidden with at most twice this epsilon, at delta times 1 + e^epsilon. "
@@ -74,11 +78,14 @@ def guarantee(grant: Grant) -> dict[str, Any]:
     privacy, training = study.get("privacy", {}), study.get("training", {})
     unit = unit_of(grant)
     rate = training.get("sample_rate")
+    sampling = _sampling(unit, rate, privacy.get("max_records"))
+    if study.get("statistics"):
+        sampling = COUNTED.get(unit, COUNTED["record"])
     facts = {
         "unit": unit,
         "adjacency": adjacency(unit),
         "mechanism": str(privacy.get("mechanism", "site-noise")),
-        "sampling": _sampling(unit, rate, privacy.get("max_records")),
+        "sampling": sampling,
         "sample_rate": rate,
         "clip_norm": privacy.get("clip_norm"),
         "noise_multiplier": grant.meta.get("plan", {}).get("noise_multiplier"),

@@ -59,3 +59,20 @@ class Word:
 
     head_no: int
     server_key: str
+
+
+@dataclass(frozen=True)
+class Forgot:
+    """One time that a server remembered less than it had signed for.
+
+    Attributes:
+        server: Its name in the ledger.
+        time: Of the entry.
+        head_no: Of the newest head that it had signed for.
+        remembers: Of the newest head that it still knew; 0: none.
+    """
+
+    server: str
+    time: str
+    head_no: int
+    remembers: int

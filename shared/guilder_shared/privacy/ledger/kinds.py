@@ -7,7 +7,7 @@ A new kind comes with a module of its own that maps its name to a function, as
 from collections.abc import Callable
 
 from guilder_shared.chain import Entry
-from guilder_shared.privacy.ledger import cohorts, opening, replay
+from guilder_shared.privacy.ledger import cohorts, forgetting, opening, replay
 from guilder_shared.privacy.ledger.bodies import Body
 from guilder_shared.privacy.ledger.pages import Pages
 
@@ -15,4 +15,5 @@ LEARN: dict[str, Callable[[Pages, Entry, Body], None]] = {
     **opening.LEARN,
     **replay.LEARN,
     **cohorts.LEARN,
+    **forgetting.LEARN,
 }

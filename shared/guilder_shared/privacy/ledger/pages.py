@@ -12,7 +12,7 @@ from guilder_shared.privacy.ledger.accounts import Accounts
 from guilder_shared.privacy.ledger.budgets import Budget
 from guilder_shared.privacy.ledger.decisions import Decisions
 from guilder_shared.privacy.ledger.grants import Grant, Refusal
-from guilder_shared.privacy.ledger.heads import Head, Word
+from guilder_shared.privacy.ledger.heads import Forgot, Head, Word
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class Pages:
         refusals: Oldest first.
         heads: Of the sealed turns, by server, in the order of their numbers.
         words: What each server signed last about a head, by server.
+        forgot: When a server remembered less than it had signed for, oldest first.
         cohorts: Commitments to the rows that studies began with, by grant id.
         exclusions: The newest word on each dataset's list of excluded persons.
     """
@@ -61,6 +62,7 @@ class Pages:
         self.refusals: list[Refusal] = []
         self.heads: dict[str, list[Head]] = {}
         self.words: dict[str, Word] = {}
+        self.forgot: list[Forgot] = []
         self.cohorts: dict[str, str] = {}
         self.exclusions: dict[str, Exclusion] = {}
         self.by_run: dict[tuple[str, str, str], str] = {}  # grant ids
@@ -73,6 +75,10 @@ class Pages:
     def grants_of(self, budget: Budget) -> list[Grant]:
         """The grants that count against a budget, oldest first."""
         return self.accounts.grants_of(budget)
+
+    def has_forgotten(self, server: str, head_no: int) -> bool:
+        """Whether it is stated already that a server forgot this head."""
+        return any((f.server, f.head_no) == (server, head_no) for f in self.forgot)
 
     def granted(self, server: str, run_id: str, study_digest: str) -> Grant | None:
         """The grant of this run, if it has one."""

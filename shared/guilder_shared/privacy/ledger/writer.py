@@ -1,7 +1,8 @@
 """The ledger that others hold: opened, asked and written through one class.
 
 Entries describe mechanisms; epsilon is computed from them, never stored as truth.
-What is decided is in `acceptance.py` and `turns.py`; this module keeps the contract.
+What is decided is in `acceptance.py` and `turns.py`; this module keeps the contract of
+what writes, `readings.py` that of what does not.
 
 The mathematics: `acceptance.py`, `filters.py`.
 Crash order: an order is durable before it permits anything, `reserve` before a grant
@@ -18,30 +19,27 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Self
 
-from guilder_shared.chain import Entry
 from guilder_shared.identity import SigningKey
 from guilder_shared.journal import Journal
 from guilder_shared.orders import Order
-from guilder_shared.privacy.ledger import acceptance, commitments, refusals, turns
+from guilder_shared.privacy.ledger import (
+    acceptance,
+    commitments,
+    refusals,
+    turns,
+    witnesses,
+)
 from guilder_shared.privacy.ledger.acceptance import Judged
 from guilder_shared.privacy.ledger.bodies import FORMAT, Body
-from guilder_shared.privacy.ledger.budgets import Budget
-from guilder_shared.privacy.ledger.decisions import Admitted, PublicSize
 from guilder_shared.privacy.ledger.grants import Asked, Grant, Spend
-from guilder_shared.privacy.ledger.heads import Head
-from guilder_shared.privacy.ledger.pages import Exclusion
 from guilder_shared.privacy.ledger.pen import Pen
-from guilder_shared.privacy.ledger.totals import Totals, totals
-from guilder_shared.privacy.ledger.witnesses import Witness, witnesses
+from guilder_shared.privacy.ledger.readings import Readings
 
 log = logging.getLogger(__name__)
 
 
-class Ledger:
+class Ledger(Readings):
     """One site's ledger. Safe to use from several threads; one process writes."""
-
-    def __init__(self, pen: Pen) -> None:
-        self._pen = pen
 
     @classmethod
     def open(
@@ -106,16 +104,6 @@ class Ledger:
         pen = Pen(Journal.read(path, key.public_hex), key, time.time)
         pen.learn()
         return cls(pen)
-
-    @property
-    def site(self) -> str:
-        """The name of the site it belongs to."""
-        return self._pen.book.site
-
-    @property
-    def officer(self) -> str:
-        """The officer's public key in force, hexadecimal."""
-        return self._pen.book.decisions.officer
 
     def admit(self, order: Order) -> bool:
         """Write an officer's order; durable when this returns.
@@ -323,71 +311,23 @@ class Ledger:
         """
         commitments.exclude(self._pen, dataset, commitment, in_force)
 
-    def cohort_of(self, grant_id: str) -> str | None:
-        """The commitment to the rows a grant began with; None before its first turn."""
-        with self._pen.lock:
-            return self._pen.book.cohorts.get(grant_id)
+    def forgot(self, server: str, remembers: int) -> bool:
+        """State that a server remembers less than it signed for; durable.
 
-    def exclusions(self) -> dict[str, Exclusion]:
-        """The newest word on each dataset's list, by dataset."""
-        with self._pen.lock:
-            return dict(self._pen.book.exclusions)
+        Stated once for each head that the server signed for, so that one which says so
+        in every message does not fill the ledger. Frees nothing and charges nothing.
 
-    def find(self, grant_id: str) -> Grant | None:
-        """The grant with this id, as it stands now; None if there is none."""
-        with self._pen.lock:
-            grant = self._pen.book.grants.get(grant_id)
-            return None if grant is None else grant.snapshot()
+        Args:
+            server: Its name in the ledger.
+            remembers: The number of the newest head that it knows; 0: none.
 
-    def grants(self) -> list[Grant]:
-        """All grants, oldest first, as they stand now."""
-        with self._pen.lock:
-            return [grant.snapshot() for grant in self._pen.book.grants.values()]
+        Returns:
+            True if it was new.
 
-    def totals(self) -> dict[str, Totals]:
-        """Each budget's figures, by name."""
-        with self._pen.lock:
-            book = self._pen.book
-            return {name: totals(book, name) for name in book.budgets}
-
-    def budgets(self) -> dict[str, Budget]:
-        """The budgets in force, by name."""
-        with self._pen.lock:
-            return dict(self._pen.book.budgets)
-
-    def sizes(self) -> dict[str, PublicSize]:
-        """The public sizes that the officer signed, by dataset."""
-        with self._pen.lock:
-            return dict(self._pen.book.decisions.sizes)
-
-    def permissions(self) -> list[Admitted]:
-        """Approvals and standing rules that permit studies now, oldest first."""
-        with self._pen.lock:
-            return self._pen.book.decisions.in_force(self._pen.now())
-
-    def order(self, order_id: str) -> Order | None:
-        """The order with this id, in force or not; None if it was never admitted."""
-        with self._pen.lock:
-            admitted = self._pen.book.decisions.admitted.get(order_id)
-            return None if admitted is None else admitted.order
-
-    def heads(self, server: str) -> list[Head]:
-        """What this site's sealed turns committed it to towards one server."""
-        with self._pen.lock:
-            return list(self._pen.book.heads.get(server, []))
-
-    def witnesses(self) -> dict[str, Witness]:
-        """The servers that remember something of this ledger, by name."""
-        with self._pen.lock:
-            return witnesses(self._pen.book, self._pen.now())
-
-    def entries(self) -> list[Entry]:
-        """All entries, oldest first."""
-        return list(self._pen.journal.entries())
-
-    def sign(self, data: bytes) -> bytes:
-        """Sign a report with the site's key; 64 bytes."""
-        return self._pen.key.sign(data)
+        Raises:
+            IntegrityError: It could not be made durable (GLD-I005).
+        """
+        return witnesses.forgot(self._pen, server, remembers)
 
     def shut(self) -> None:
         """Close the file, so that another process may write. Twice is harmless."""
