@@ -74,8 +74,11 @@ def release(
             outputs, losses = _pass(weights, study, held_out)
         blocks = _blocks(study, outputs, held_out.targets, losses)
     else:
+        # its bounds are those of any rows: the noise on each number depends on them
         sizes = widths(study).items()
-        blocks = [Block(name, np.zeros((0, num)), 1.0) for name, num in sizes]
+        blocks = [
+            Block(name, np.zeros((0, num)), _bound(study, name)) for name, num in sizes
+        ]
     units = held_out.units
     if units is not None:
         blocks = statistics.averaged(blocks, units)
@@ -143,7 +146,7 @@ def _blocks(
 ) -> list[Block]:
     largest = _largest(study)
     counted = np.where(np.isfinite(losses), np.clip(losses, 0.0, largest), largest)
-    lost = Block("losses", counted[:, None], largest)
+    lost = Block("losses", counted[:, None], _bound(study, "losses"))
     if registry.inputs(study).mask:
         return [
             statistics.count("images", len(targets)),
@@ -184,6 +187,11 @@ def _dice(outputs: NDArray[np.float32], targets: NDArray[np.float32]) -> Numbers
 def _is_binary(study: Study) -> bool:
     found = registry.inputs(study)
     return found.classes == 2 and not found.mask
+
+
+def _bound(study: Study, name: str) -> float:
+    """Public: how long a row's part of a block may be."""
+    return _largest(study) if name == "losses" else 1.0
 
 
 def _largest(study: Study) -> float:

@@ -144,6 +144,19 @@ def test_no_row_at_all_gives_noise_of_the_charged_size(study: Study) -> None:
     assert charged.metrics(study, np.zeros(drawn.shape[1])) == {}
 
 
+def test_the_noise_on_each_number_is_the_same_for_no_row_as_for_one(
+    study: Study,
+) -> None:
+    """Else its size would tell whether anybody is held out at all."""
+    weights, noise = registry.initial(study), 1000.0  # what one row adds is nothing
+
+    nobody, one = (
+        released(study, weights, rows(num), noise_multiplier=noise) for num in (0, 1)
+    )
+
+    assert nobody == pytest.approx(one, rel=1e-6, abs=noise / 2)
+
+
 def test_overlap_of_masks_is_measured_too(study_of: Make) -> None:
     whole = study_of(evaluation=CHARGED).model_dump(mode="json", by_alias=True)
     whole["study"]["recipe"] = "image-segmentation"
