@@ -147,8 +147,6 @@ def _self_test(study: Study, plan: Plan, dealt: _Dealt) -> None:
     """Once for all simulated sites, at the smallest one's size: its code is theirs."""
     from guilder_shared.training import selftest
 
-    if study.statistics is not None:  # nothing is trained
-        return
     sizes = dealt.public_sizes if dealt.public_persons is None else dealt.public_persons
     selftest.ensure(study, plan, public_size=min(sizes.values()))
 

@@ -11,10 +11,11 @@ import pytest
 from guilder_client import policy, turn
 from guilder_client.site import Site
 from guilder_shared.messages import MEASURED, Offer, TurnRequest, Verdict, pack, unpack
-from guilder_shared.privacy import accounting
+from guilder_shared.privacy import accounting, noise
 from guilder_shared.privacy.ledger import Ledger
 from guilder_shared.study import Study
 from guilder_shared.training import asked
+from guilder_shared.training.selftest import verdict
 
 SiteAt = Callable[..., Site]
 STUDY = Study.model_validate(
@@ -125,3 +126,17 @@ def test_what_is_no_number_is_a_row_without_one(folder: Path, site_at: SiteAt) -
 
     assert len(rows) == 502
     assert np.isnan(rows.inputs[-2:]).all()
+
+
+def test_a_site_whose_noise_is_halved_refuses_before_anything_is_charged(
+    folder: Path, site_at: SiteAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, in_grids = site_at(folder, allowing), noise.in_grids
+    monkeypatch.setattr(noise, "in_grids", lambda std, grid: in_grids(std, grid) / 2)
+    monkeypatch.setattr(verdict, "_passed", {})
+
+    answer = policy.consider(site, Offer("run-1", STUDY.canonical(), PLAN))
+
+    assert answer.verdict == Verdict.REFUSED_BY_POLICY
+    assert answer.reason == "GLD-P070: the self-test of this study failed here."
+    assert site.ledger.grants() == []

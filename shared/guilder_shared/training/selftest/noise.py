@@ -56,8 +56,8 @@ def check(setting: Setting, nobody: Examples, weights: Weights) -> list[str]:
     if found:
         return found
     first, second = (_released(many, seen) for seen in turns)
-    found += _repeats(first, second)
-    found += _law(np.concatenate([first, second]), many.std)
+    found += repeats(first, second)
+    found += law(np.concatenate([first, second]), many.std)
     return found + _far()
 
 
@@ -86,7 +86,7 @@ def _places(numbers: int) -> NDArray[np.int64]:
     return np.unique(np.concatenate([np.arange(0, numbers, stride), *ends]))
 
 
-def _repeats(first: Numbers, second: Numbers) -> list[str]:
+def repeats(first: Numbers, second: Numbers) -> list[str]:
     """Two turns with two keys and equal seeds everywhere else, and their steps."""
     if np.mean(first == second) > 0.5:
         return ["two turns have the same noise: it follows from a seed"]
@@ -95,7 +95,8 @@ def _repeats(first: Numbers, second: Numbers) -> list[str]:
     return []
 
 
-def _law(released: Numbers, std: float) -> list[str]:
+def law(released: Numbers, std: float) -> list[str]:
+    """Whether numbers, (releases, numbers of each), are the noise that is charged."""
     grid = grid_for(std)
     found = []
     off = np.abs(released / grid - np.rint(released / grid))

@@ -35,9 +35,10 @@ def table(study: Study, num_units: int, *, rows_each: int = 1) -> "pa.Table":
     num = num_units * rows_each
     rng = np.random.Generator(np.random.PCG64(_SEED))
     columns: dict[str, Any] = {}
-    if data.kind == "table":
+    if data.kind in ("table", "columns"):
         for name, column in data.columns.items():
             columns[name] = _cells(column, num, rng)
+    if data.kind == "table":
         columns[data.target] = (
             pa.array(rng.integers(0, 2, num), pa.int64())
             if data.classes is None
@@ -51,7 +52,7 @@ def table(study: Study, num_units: int, *, rows_each: int = 1) -> "pa.Table":
             if data.classes is None
             else _classes(data.classes, num, rng)
         )
-    else:
+    elif data.kind == "texts":
         columns[data.text] = _texts(num, data.max_tokens, rng)
         columns[data.target] = _classes(data.classes, num, rng)
     if data.person is not None:

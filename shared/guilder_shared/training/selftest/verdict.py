@@ -1,8 +1,9 @@
 """The self-test of a study at a site: all checks, one answer, before anything is spent.
 
 It runs on made-up rows through the study's own model, recipe, encoder, draws, engine,
-noise and divisor. What it found about the model is public; what failed is for the log
-of this machine. This module charges nothing and sends nothing.
+noise and divisor, and what it counts and releases. What it found about the model is
+public; what failed is for the log of this machine. This module charges nothing and
+sends nothing.
 
 Review, mathematics: a study that passes may still be wrong, one that fails is wrong but
 for a chance of less than 1e-6 (`chance`). With mechanism "none" nothing is promised and
@@ -27,6 +28,7 @@ from guilder_shared.study import Study
 from guilder_shared.training import device
 from guilder_shared.training.selftest import (
     divisor,
+    figures,
     noise,
     sampling,
     source,
@@ -37,6 +39,8 @@ from guilder_shared.training.selftest.trial import MakeKeys, Setting
 
 MOST_SECONDS = 2.0  # for removing units, beyond the first
 CHECKS = ("model", "noise", "divisor", "draws", "removal of a unit")
+METRICS = "charged metrics"  # looked at too, where the study has them
+FIGURES = ("noise", "removal of a unit", "bounds")  # of a study of statistics
 
 _passed: dict[tuple[object, ...], "Passed"] = {}
 _lock = threading.Lock()
@@ -114,11 +118,19 @@ def run(
             fix="Take part in no study with this installation: install Guilder anew, "
             "and report what it says if that does not help.",
         )
-    return Passed(CHECKS, version("guilder"), time.monotonic() - begin)
+    return Passed(_checks(study, plan), version("guilder"), time.monotonic() - begin)
+
+
+def _checks(study: Study, plan: Plan) -> tuple[str, ...]:
+    if study.statistics is not None:
+        return FIGURES
+    return CHECKS if plan.measuring_noise is None else (*CHECKS, METRICS)
 
 
 def _findings(setting: Setting) -> list[str]:
     study = setting.study
+    if study.statistics is not None:
+        return figures.check_statistics(setting)
     weights = trial.start(study)
     table = source.table(study, units.UNITS)
     some = source.examples(study, table)
@@ -129,7 +141,11 @@ def _findings(setting: Setting) -> list[str]:
     found += divisor.check(setting, nobody, some, weights)
     found += sampling.check(setting, some, weights)
     until = time.monotonic() + MOST_SECONDS
-    return found + units.check(setting, weights, until=until)
+    found += units.check(setting, weights, until=until)
+    if setting.plan.measuring_noise is not None:
+        until = time.monotonic() + MOST_SECONDS / 2
+        found += figures.check_metrics(setting, weights, until=until)
+    return found
 
 
 def _check_model(study: Study, weights: Weights, some: tasks.Examples) -> None:
