@@ -112,7 +112,8 @@ def _talk(offered: Offered, study: Study, nobody: "Nobody") -> Talk:
         return
     model = pack(registry.initial(study))
     digest, measuring = study.digest(), study.measuring_round
-    rounds = [1] if measuring in (None, 1) else [1, measuring]
+    kinds = {1, measuring or 1, 1 + (study.evaluation.every or 0)}
+    rounds = sorted(kinds)
     records = {wire.MODEL: wire.model_record(model)}
     for turn_no, round_no in enumerate(rounds, 1):
         numbers = (turn_no, round_no)

@@ -2,12 +2,14 @@
 
     1 check   2 spend   3 answer again   4 read   5 train   6 seal   7 send
 
-After the last round a turn may measure instead of train, on the units held out.
+A turn may measure beside training, on the units held out; after the last round it
+measures only.
 
-Mathematics: the only thing computed from rows that leaves is the result of `fit`, or of
+Mathematics: the only thing computed from rows that leaves is the result of `fit` and of
 `charged.release`, private by design 5.4 and 5.7 and covered by the event the ledger
-charged when the grant was made. What is measured has the noise that the ledger says is
-paid for: of a turn's share, by the root of how many turns' shares it releases.
+charged when the grant was made; no unit is in both (decision 036). What is measured has
+the noise that the ledger says is paid for: of a turn's share, by the root of how many
+turns' shares it releases.
 Crash order: the charge is durable before a row is read, the sealed file and its ledger
 row are durable before a byte is sent. Killed between them, the turn is trained again
 under the same charge with fresh randomness; killed after them, the same bytes are sent.
@@ -28,7 +30,7 @@ from guilder_client.site import Site
 from guilder_client.variates import Variates
 from guilder_client.witnesses import NOT_HEARD
 from guilder_shared import witnessing
-from guilder_shared.compression import pack_update, unpack_update
+from guilder_shared.compression import Vector, pack_update, unpack_update
 from guilder_shared.errors import (
     BudgetSpent,
     GuilderError,
@@ -38,6 +40,7 @@ from guilder_shared.errors import (
 )
 from guilder_shared.messages import (
     MEASURED,
+    MEASURED_BESIDE,
     Close,
     Head,
     Plan,
@@ -84,7 +87,7 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
                 grant.grant_id,
                 request.turn_no,
                 request.fingerprint(),
-                measures=request.round_no == study.measuring_round,
+                measures=study.measures(request.round_no),
             )
         except BudgetSpent as error:
             if error.error_id == GIVEN_UP:  # started too often: the server may ask anew
@@ -102,13 +105,16 @@ def take(site: Site, request: TurnRequest) -> TurnReply:
                 )
             else:
                 rows = site.read(grant.grant_id, study)  # 4
+                found = None
                 if spend.measures:  # 5
                     found = _measure(site, request, study, plan, model, rows, spend)
-                    data = _seal_bytes(site, request, pack(found))  # 6 durable
+                if request.round_no == study.measuring_round:
+                    assert found is not None, "a turn that only measures was charged so"
+                    data = _seal_bytes(site, request, pack({MEASURED: found}))  # 6
                 else:
                     parts = (study, plan, model, rows.training, control)
                     update = _train(site, request, *parts)  # 5
-                    data = _seal(site, request, study, update, control)  # 6 durable
+                    data = _seal(site, request, study, update, found, control)  # 6
         except Exception as error:
             told = (request.turn_no, grant.study_name, without_values(error))
             log.error("turn %s of %s failed: %s", *told)
@@ -170,8 +176,6 @@ def _control(site: Site, request: TurnRequest, study: Study) -> _Control | None:
     if request.round_no == study.measuring_round:
         return None  # nothing is trained
     wanted = study.aggregation.has_controls
-    if request.round_no == study.measuring_round:  # measures, and trains nothing
-        wanted = False
     if wanted != bool(request.control):
         raise IntegrityError(
             "GLD-I111",
@@ -222,7 +226,7 @@ def _measure(
     model: Weights,
     rows: Parts,
     spend: Spend,
-) -> Weights:
+) -> Vector:
     from guilder_shared.training import asked, charged
 
     key = _keys(site, request, study).key("metrics", 0)
@@ -230,7 +234,7 @@ def _measure(
         assert plan.noise_multiplier is not None, "its plan was checked with the offer"
         noise = plan.noise_multiplier  # each turn pays for a whole release
         told = asked.release(study, rows.training, noise_multiplier=noise, key=key)
-        return {MEASURED: told.astype(np.float32)}
+        return told.astype(np.float32)
     assert rows.measured is not None, "only a study that measures has such a round"
     assert plan.measuring_noise is not None, "its plan was checked with the offer"
     found = charged.release(
@@ -240,7 +244,7 @@ def _measure(
         noise_multiplier=plan.measuring_noise / math.sqrt(spend.measures),
         key=key,
     )
-    return {MEASURED: found.astype(np.float32)}
+    return found.astype(np.float32)
 
 
 def _keys(site: Site, request: TurnRequest, study: Study) -> TurnKeys:
@@ -258,15 +262,18 @@ def _seal(
     request: TurnRequest,
     study: Study,
     update: Weights,
+    measured: Vector | None,
     control: _Control | None,
 ) -> bytes:
     """Make the update durable, after what must not be lost with it."""
     from guilder_shared.training.variates import renewed
 
     compression = study.aggregation.compression
-    data = pack_update(update, compression)
+    data = pack_update(update, compression, measured)
     if control is not None:  # of what the server will read
-        read = unpack_update(data, registry.shapes(study), compression)
+        num = 0 if measured is None else len(measured)
+        read = unpack_update(data, registry.shapes(study), compression, num)
+        read.pop(MEASURED_BESIDE, None)
         own = renewed(control.own, control.whole, read, study)
         _variates(site).write(request, data, own)
     return _seal_bytes(site, request, data)

@@ -87,11 +87,13 @@ def _measured(study: "Study", plan: "Plan") -> list[str]:
         return []
     from guilder_shared.training import charged
 
-    # every round's part, and the blocks share one vector
-    blocks = len(charged.widths(study))
-    noise = plan.measuring_noise * math.sqrt(blocks / study.measuring_round)
+    # the parts of all rounds since the last time, and the blocks share one vector
+    blocks, every = len(charged.widths(study)), study.evaluation.every
+    parts = every or study.measuring_round
+    noise = plan.measuring_noise * math.sqrt(blocks / parts)
+    when = "once, after the last round," if every is None else f"every {every} rounds,"
     return [
-        f"metrics once, after the last round, on the {study.evaluation.rows:.0%} of "
+        f"metrics {when} on the {study.evaluation.rows:.0%} of "
         f"{study.privacy.unit}s that each site holds out:",
         f"noise of deviation {noise:.3g} on its count of right answers",
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from guilder_server.consents import WAITS
-from guilder_server.runstore import described
+from guilder_server.runfiles import described
 from guilder_shared.errors import IntegrityError
 
 OPEN_STATES: Final = ("queued", "running", WAITS)

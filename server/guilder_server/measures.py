@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from guilder_shared.compression import Vector
 from guilder_shared.errors import IntegrityError
-from guilder_shared.messages import MEASURED, Weights
 from guilder_shared.study import Study
 from guilder_shared.training import asked, charged
 
@@ -23,24 +23,24 @@ LARGEST: Final = 2.0**33  # rows of a site, and more
 Total = npt.NDArray[np.int64]
 
 
-def shapes(study: Study) -> dict[str, tuple[int, ...]]:
-    """What every site's answer must look like."""
+def size(study: Study) -> int:
+    """How many numbers every site's vector has."""
     room = charged if study.statistics is None else asked
-    return {MEASURED: (sum(room.widths(study).values()),)}
+    return sum(room.widths(study).values())
 
 
 def empty(study: Study) -> Total:
     """A sum of nothing."""
-    return np.zeros(shapes(study)[MEASURED], np.int64)
+    return np.zeros(size(study), np.int64)
 
 
-def check(found: Weights) -> None:
-    """Check that a vector may be added; its shape is checked already.
+def check(found: Vector) -> None:
+    """Check that a vector may be added; its length is checked already.
 
     Raises:
         IntegrityError: GLD-I045 a number that no count can be.
     """
-    if not bool((np.abs(found[MEASURED]) < LARGEST).all()):  # also catches NaN
+    if not bool((np.abs(found) < LARGEST).all()):  # also catches NaN
         raise IntegrityError(
             "GLD-I045",
             f"it measured a number that is not finite or reaches {LARGEST:.0f}. It was "
@@ -49,9 +49,9 @@ def check(found: Weights) -> None:
         )
 
 
-def add(total: Total, found: Weights) -> Total:
+def add(total: Total, found: Vector) -> Total:
     """Add one site's vector, checked before."""
-    units = np.rint(found[MEASURED].astype(np.float64) * SCALE)
+    units = np.rint(found.astype(np.float64) * SCALE)
     return total + units.astype(np.int64)
 
 

@@ -1,7 +1,8 @@
 """The protocol of a study, as one loop.
 
     for each round:  1 who   2 ask   3 sum, and forget   4 learn   5 remember
-    after the last, where the study says so:  the sites measure the model, once
+    where the study says so, the sites measure a round's model in the next one, and the
+    last one once more
 
 Each site answers with its own noised update, so the sum protects nobody further and
 no raw value ever arrives here. What is durable when: a turn's number is stored before
@@ -28,6 +29,8 @@ from guilder_shared import tensors, wire
 from guilder_shared.compression import unpack_update
 from guilder_shared.errors import IntegrityError, RunFailed
 from guilder_shared.messages import (
+    MEASURED,
+    MEASURED_BESIDE,
     Head,
     Offer,
     Plan,
@@ -90,8 +93,11 @@ def run(task: Run, sites: Sites) -> Weights:
         weights = cohort.weights(exclusion.sizes(store, round_no))
         updates = strategy.begin(store.shapes(), weights)
         receipts, heads = dict[str, Receipt](), dict[str, Head]()
+        told = measures.empty(study) if study.measures(round_no) else None
         asked = Asked(round_no, load, kept)
         for member, reply, update in _turns(task, cohort, asked):  # 2 ask
+            if told is not None:
+                told = measures.add(told, update.pop(MEASURED_BESIDE))
             updates.add(update, member)  # 3 sum, and forget
             receipts[member.site] = Receipt(reply.turn_no, sha256(reply.update))
             if reply.head is not None:
@@ -105,14 +111,22 @@ def run(task: Run, sites: Sites) -> Weights:
             published = average(average_before, model, round_no, decay)
             average_before, beside["iterate"] = published, model
         facts = {} if kept.facts is None else {KEPT: kept.facts}
-        measured = task.evaluate(published)
         task.heads.remember(heads, run_id=store.run_id)  # durable before the round
-        store.commit(round_no, published, receipts, measured, beside, facts)  # 5
+        store.commit(  # 5
+            round_no,
+            published,
+            receipts,
+            metrics=task.evaluate(published),
+            told=None if told is None else measures.read_off(study, told),
+            beside=beside,
+            facts=facts,
+        )
         load = _again(store, model)
         del model, published, beside
     (store.folder / "model.tmp").unlink(missing_ok=True)
-    if study.measuring_round is not None and not store.is_measured():
-        _measure(task, cohort, store.model(), study.measuring_round)
+    last = study.measuring_round
+    if last is not None and not store.is_measured(last):
+        _measure(task, cohort, store.model(), last)
     if not cohort.members:  # killed when all was done but the telling
         cohort.find(store.last_sites())
     cohort.close(store.receipts())
@@ -126,7 +140,7 @@ def _measure(task: Run, cohort: Cohort, model: Weights, round_no: int) -> None:
     receipts, heads = dict[str, Receipt](), dict[str, Head]()
     asked = Asked(round_no, lambda: model, Kept({}))
     for member, reply, found in _turns(task, cohort, asked):
-        total = measures.add(total, found)
+        total = measures.add(total, found[MEASURED])
         receipts[member.site] = Receipt(reply.turn_no, sha256(reply.update))
         if reply.head is not None:
             heads[member.site] = reply.head
@@ -239,13 +253,16 @@ def _update(task: Run, request: TurnRequest, reply: TurnReply) -> Weights:
         raise IntegrityError("GLD-I048", "it answered another turn than was asked")
     if reply.verdict != Verdict.DONE:
         return {}
+    num = measures.size(task.study) if task.study.measures(reply.round_no) else 0
     if reply.round_no == task.study.measuring_round:
-        found = unpack(reply.update, measures.shapes(task.study))
-        measures.check(found)
+        found = unpack(reply.update, {MEASURED: (num,)})
+        measures.check(found[MEASURED])
         return found
     compression = task.study.aggregation.compression
-    update = unpack_update(reply.update, task.store.shapes(), compression)
-    aggregate.check(update)
+    update = unpack_update(reply.update, task.store.shapes(), compression, num)
+    if num:
+        measures.check(update[MEASURED_BESIDE])
+    aggregate.check({n: w for n, w in update.items() if n != MEASURED_BESIDE})
     return update
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from guilder_shared.errors import GuilderError
 from guilder_shared.study import Study
 
 
@@ -27,6 +28,17 @@ def metric_lines(
         {"round": round_no, "site": None, "name": name, "value": value, "t": now}
         for name, value in metrics.items()
     ]
+
+
+def described(error: GuilderError) -> dict[str, Any]:
+    """An error as JSON: id, what, why, fix and the exit code it deserves."""
+    return {
+        "id": error.error_id,
+        "what": error.what,
+        "why": error.why,
+        "fix": error.fix,
+        "exit_code": error.exit_code,
+    }
 
 
 def append(path: Path, line: Mapping[str, Any]) -> None:

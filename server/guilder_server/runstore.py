@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from guilder_server.database import connect, damage_as_integrity
-from guilder_server.runfiles import append, as_toml, metric_lines
+from guilder_server.runfiles import append, as_toml, described, metric_lines
 from guilder_shared import durable
 from guilder_shared.errors import GuilderError, IntegrityError, RunFailed
 from guilder_shared.messages import Plan, Receipt, Weights, pack, sha256, unpack
@@ -244,13 +244,15 @@ class RunStore:
         model: Weights,
         receipts: Mapping[str, Receipt],
         metrics: Mapping[str, float],
+        told: Mapping[str, float] | None = None,
         beside: Mapping[str, Weights] | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         """Make a round's model durable; afterwards the round is never run again.
 
         `beside` it lies what else the next round needs, by name (`beside`), and
-        `facts` hold from then on. Of both only the last round's are kept.
+        `facts` hold from then on. Of both only the last round's are kept. What the
+        sites `told` is of the model that the round began with.
         """
         data, known = pack(model), dict(facts or {})
         durable.write(self.model_path(round_no), data)
@@ -259,26 +261,24 @@ class RunStore:
             durable.write(self._beside(round_no, name), further)
             known[name] = sha256(further)
         now = time.time()
-        told = {"metrics": dict(metrics), "sites": sorted(receipts)}
+        fields = {"metrics": dict(metrics), "sites": sorted(receipts)}
+        events = []
         with self.at_once():
-            self._db.execute(
-                "INSERT INTO rounds VALUES (?,?,?,?,?)",
-                (
-                    round_no,
-                    sha256(data),
-                    _as_json(receipts),
-                    json.dumps(dict(metrics)),
-                    now,
-                ),
-            )
+            if told is not None:  # receipts are the round's
+                measured = {"metrics": dict(told), "sites": sorted(receipts)}
+                events.append(self._measured(round_no, {}, measured, now))
+            row = (sha256(data), _as_json(receipts), json.dumps(dict(metrics)), now)
+            self._db.execute("INSERT INTO rounds VALUES (?,?,?,?,?)", (round_no, *row))
             for key, value in known.items():
                 self._set(key, value)
-            event = self._record("round", {"round": round_no, **told})
+            events.append(self._record("round", {"round": round_no, **fields}))
         for name in beside or {}:  # training never goes back to the one before
             self._beside(round_no - 1, name).unlink(missing_ok=True)
-        for line in metric_lines(round_no, metrics, now):
+        lines = metric_lines(round_no - 1, told or {}, now)
+        for line in [*lines, *metric_lines(round_no, metrics, now)]:
             append(self.folder / "metrics.jsonl", line)
-        self._tell(event)
+        for event in events:
+            self._tell(event)
 
     def measure(
         self,
@@ -287,21 +287,28 @@ class RunStore:
         metrics: Mapping[str, float],
     ) -> None:
         """Make what the sites measured of the last model durable; once."""
-        now, last = time.time(), self.last_round()
-        told = {"round": last, "metrics": dict(metrics), "sites": sorted(receipts)}
+        now, told = time.time(), {"metrics": dict(metrics), "sites": sorted(receipts)}
         with self.at_once():
-            self._db.execute(
-                "INSERT INTO measures VALUES (?,?,?,?)",
-                (round_no, _as_json(receipts), json.dumps(dict(metrics)), now),
-            )
-            event = self._record("measured", told)
-        for line in metric_lines(last, metrics, now):
+            event = self._measured(round_no, receipts, told, now)
+        for line in metric_lines(round_no - 1, metrics, now):
             append(self.folder / "metrics.jsonl", line)
         self._tell(event)
 
-    def is_measured(self) -> bool:
-        """Whether the last model was measured by the sites."""
-        return self._db.execute("SELECT 1 FROM measures").fetchone() is not None
+    def _measured(
+        self,
+        round_no: int,
+        receipts: Mapping[str, Receipt],
+        told: dict[str, Any],
+        now: float,
+    ) -> dict[str, Any]:
+        row = (round_no, _as_json(receipts), json.dumps(told["metrics"]), now)
+        self._db.execute("INSERT INTO measures VALUES (?,?,?,?)", row)
+        return self._record("measured", {"round": round_no - 1, **told})
+
+    def is_measured(self, round_no: int) -> bool:
+        """Whether what the sites measured in this round is durable."""
+        select = "SELECT 1 FROM measures WHERE round_no=?"
+        return self._db.execute(select, (round_no,)).fetchone() is not None
 
     def metrics(self) -> dict[str, float]:
         """The metrics of the last committed round, and what the sites measured."""
@@ -368,8 +375,8 @@ class RunStore:
         """metrics.jsonl and events.jsonl as the database has them: no gap, no twin."""
         rounds = self._db.execute(
             "SELECT round_no, metrics, time_s FROM rounds UNION ALL "
-            "SELECT (SELECT MAX(round_no) FROM rounds), metrics, time_s FROM measures "
-            "ORDER BY time_s"
+            "SELECT round_no - 1, metrics, time_s FROM measures "
+            "ORDER BY time_s, round_no"
         )
         lines = [
             line
@@ -379,17 +386,6 @@ class RunStore:
         for name, rows in (("metrics", lines), ("events", self.events())):
             text = "".join(json.dumps(row) + "\n" for row in rows)
             durable.write(self.folder / f"{name}.jsonl", text.encode())
-
-
-def described(error: GuilderError) -> dict[str, Any]:
-    """An error as JSON: id, what, why, fix and the exit code it deserves."""
-    return {
-        "id": error.error_id,
-        "what": error.what,
-        "why": error.why,
-        "fix": error.fix,
-        "exit_code": error.exit_code,
-    }
 
 
 def _as_json(receipts: Mapping[str, Receipt]) -> str:

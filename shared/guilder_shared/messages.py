@@ -18,7 +18,9 @@ from guilder_shared.tensors import Buffer
 
 PIECE = 2**18  # numbers looked at together
 Weights = dict[str, npt.NDArray[np.float32]]
-MEASURED: Final = "measured"  # the one array of a turn that measures
+MEASURED: Final = "measured"  # the one array of a turn that only measures
+# Of a turn that trains as well, beside its update; no parameter can be named so.
+MEASURED_BESIDE: Final = ".measured"
 
 
 @dataclass(frozen=True)

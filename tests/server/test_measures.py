@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from guilder_server.runstore import RunStore
 from guilder_shared import wire
 from guilder_shared.messages import (
     MEASURED,
+    MEASURED_BESIDE,
     Answer,
     Plan,
     TurnReply,
     TurnRequest,
     Verdict,
     pack,
+    unpack,
 )
 from guilder_shared.models import registry
 from guilder_shared.study import Study
@@ -191,5 +194,107 @@ def test_a_site_whose_answer_no_count_can_be_is_out_and_the_others_are_summed(
     found = run(tmp_path, study, behave)
 
     assert found["accuracy"] == pytest.approx(120 / 200)
+    told = (tmp_path / "events.jsonl").read_text()
+    assert '"kind": "site-excluded", "site": "b"' in told
+
+
+def every_round(study: Study) -> Study:
+    changed = study.evaluation.model_copy(update={"every": 1})
+    return study.model_copy(update={"evaluation": changed})
+
+
+def by_round(study: Study, wrong: str = "") -> Behave:
+    """In round 2 three in ten are right, later nine; `wrong` sends no count."""
+
+    def behave(name: str, request: TurnRequest) -> TurnReply:
+        reply = honest(study, request)
+        if request.round_no == 1:
+            return reply
+        right = 30 if request.round_no == 2 else 90
+        found = vector(study, right, 100 - right)
+        if name == wrong:
+            found[4] = 2.0**33
+        if request.round_no == LAST:
+            return replace(reply, update=pack({MEASURED: found}))
+        update = unpack(reply.update, registry.shapes(study))
+        return replace(reply, update=pack({**update, MEASURED_BESIDE: found}))
+
+    return behave
+
+
+def accuracies(folder: Path) -> list[tuple[int, float]]:
+    found = [line for line in lines(folder) if line["name"] == "accuracy"]
+    return [(line["round"], round(line["value"], 4)) for line in found]
+
+
+def test_models_between_rounds_are_measured_by_the_turns_that_begin_with_them(
+    tmp_path: Path, study: Study
+) -> None:
+    study = every_round(study)
+
+    found = run(tmp_path, study, by_round(study))
+
+    assert accuracies(tmp_path) == [(1, 0.3), (2, 0.9), (3, 0.9)]
+    assert found["accuracy"] == pytest.approx(0.9)
+    store = RunStore.open(tmp_path)
+    told = [e for e in store.events() if e["kind"] in ("round", "measured")]
+    receipts = store.receipts()
+    store.close()
+    assert [(e["kind"], e["round"]) for e in told] == [
+        ("round", 1),
+        ("measured", 1),
+        ("round", 2),
+        ("measured", 2),
+        ("round", 3),
+        ("measured", 3),
+    ]
+    assert {r.turn_no for r in receipts.values()} == {LAST}
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_killed_before_a_measured_round_is_durable_it_is_measured_once(
+    tmp_path: Path, study: Study, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    study, real = every_round(study), RunStore.commit
+
+    def killed(store: RunStore, round_no: int, *given: Any, **named: Any) -> None:
+        if round_no == at:
+            raise KeyboardInterrupt
+        real(store, round_no, *given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunStore, "commit", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path, study, by_round(study))
+    run(tmp_path, study, by_round(study))
+    run(tmp_path, study, by_round(study))
+
+    assert accuracies(tmp_path) == [(1, 0.3), (2, 0.9), (3, 0.9)]
+
+
+def test_lines_are_the_same_when_they_are_made_anew_from_the_database(
+    tmp_path: Path, study: Study
+) -> None:
+    study = every_round(study)
+    run(tmp_path, study, by_round(study))
+    before = (tmp_path / "metrics.jsonl").read_text()
+
+    (tmp_path / "metrics.jsonl").unlink()
+    store = RunStore.open(tmp_path)
+    store.enter("running")
+    store.close()
+
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_a_vector_beside_an_update_that_no_count_can_be_puts_its_site_out(
+    tmp_path: Path, study: Study
+) -> None:
+    two = study.aggregation.model_copy(update={"min_sites": 2})
+    study = every_round(study.model_copy(update={"aggregation": two}))
+
+    run(tmp_path, study, by_round(study, wrong="b"))
+
+    assert accuracies(tmp_path) == [(1, 0.3), (2, 0.9), (3, 0.9)]
     told = (tmp_path / "events.jsonl").read_text()
     assert '"kind": "site-excluded", "site": "b"' in told

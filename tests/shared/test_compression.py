@@ -1,6 +1,7 @@
 """Updates as 8-bit integers: close, small, the same bytes; and what a site forges."""
 
 import contextlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from safetensors.numpy import save
 
 from guilder_shared.compression import BLOCK, pack_update, unpack_update
 from guilder_shared.errors import IntegrityError
-from guilder_shared.messages import Weights, pack
+from guilder_shared.messages import MEASURED_BESIDE, Weights, pack
 
 SHAPES = {"w": (300, 3), "b": (7,), "a": (1,)}
 
@@ -52,6 +53,34 @@ def test_names_and_shapes_come_back_and_the_same_update_gives_the_same_bytes() -
     turned = dict(reversed(update.items()))
     assert pack_update(turned, "int8") == pack_update(update, "int8")
     assert pack_update(found, "int8") == pack_update(update, "int8")
+
+
+@pytest.mark.parametrize("compression", ["int8", None])
+def test_what_was_measured_lies_beside_the_update_as_it_is(compression: Any) -> None:
+    update, measured = noised(), noised(2)["w"].reshape(-1)
+
+    data = pack_update(update, compression, measured)
+    found = unpack_update(data, SHAPES, compression, len(measured))
+
+    assert np.array_equal(found.pop(MEASURED_BESIDE), measured)
+    alone = unpack_update(pack_update(update, compression), SHAPES, compression)
+    assert pack(found) == pack(alone)
+
+
+@pytest.mark.parametrize("compression", ["int8", None])
+def test_a_vector_that_was_not_asked_for_or_is_no_vector_is_refused(
+    compression: Any,
+) -> None:
+    update, three = noised(), np.ones(3, np.float32)
+    beside = pack_update(update, compression, three)
+    for data, num in (
+        (beside, 0),
+        (beside, 4),
+        (pack_update(update, compression), 3),
+        (pack_update(update, compression, three * np.nan), 3),
+    ):
+        with pytest.raises(IntegrityError, match=r"tensors|integers|finite|bytes"):
+            unpack_update(data, SHAPES, compression, num)
 
 
 def test_noise_is_kept_to_one_per_cent_at_a_quarter_of_the_bytes() -> None:

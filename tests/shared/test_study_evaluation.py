@@ -20,6 +20,9 @@ CHARGED = {"on": "charged", "share": 1.0}
         ({"on": "charged"}, {}, "GLD-C132"),
         ({"on": "none", "share": 0.5}, {}, "GLD-C132"),
         ({"on": "public-holdout", "largest_loss": 3.0}, {}, "GLD-C132"),
+        ({"on": "none", "every": 4}, {}, "GLD-C132"),
+        (CHARGED | {"every": 5}, {}, "GLD-P130"),  # of 16 rounds
+        (CHARGED | {"every": 17}, {}, "GLD-P130"),
     ],
 )
 def test_what_cannot_be_charged_is_a_mistake_of_the_file(
@@ -42,3 +45,35 @@ def test_charged_metrics_add_a_round_and_no_key_to_other_studies(
     assert (charged.num_turns, plain.num_turns) == (19, 18)
     assert b"share" not in plain.canonical()
     assert Study.from_canonical(charged.canonical()) == charged
+
+
+def test_an_average_of_models_is_not_measured_between_rounds(study_of: Make) -> None:
+    with pytest.raises(ValidationError) as caught:
+        study_of(evaluation=CHARGED | {"every": 4}, average=0.7)
+
+    (mistake,) = caught.value.errors()
+    (found,) = mistake["ctx"]["error"].found
+    assert found.error_id == "GLD-P130"
+
+
+@pytest.mark.parametrize(
+    ("every", "rounds"),
+    [
+        (None, {17}),
+        (16, {17}),
+        (4, {5, 9, 13, 17}),
+        (1, set(range(2, 18))),
+    ],
+)
+def test_metrics_by_round_take_no_further_turns(
+    study_of: Make, every: int | None, rounds: set[int]
+) -> None:
+    asked = {} if every is None else {"every": every}
+    study = study_of(evaluation=CHARGED | asked)
+
+    assert {n for n in range(30) if study.measures(n)} == rounds
+    assert (study.measuring_round, study.num_turns) == (17, 19)
+
+
+def test_without_charged_metrics_no_round_measures(study_of: Make) -> None:
+    assert not any(study_of().measures(n) for n in range(30))

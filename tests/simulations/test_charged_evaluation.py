@@ -59,3 +59,23 @@ def test_the_report_tells_what_was_measured_and_both_verifiers_agree(
     assert check(path.read_bytes())["studies"][0]["protected"] is True
     page = path.with_suffix("").with_suffix(".report.html")
     assert "parallel: " in page.read_text("utf-8")
+
+
+def test_metrics_by_round_cost_the_same_and_all_verifiers_agree(
+    finished: Run, tmp_path: Path
+) -> None:
+    by_round = Study.load(path_of("breast-cancer"), (*CHARGED, "evaluation.every=2"))
+
+    run = simulate(by_round, tmp_path)
+
+    lines = [json.loads(x) for x in (tmp_path / "metrics.jsonl").open()]
+    told = [line for line in lines if line["name"] == "accuracy"]
+    assert [line["round"] for line in told] == [2, 4]
+    assert run.metrics["accuracy"] == told[-1]["value"]
+    assert run.epsilon == finished.epsilon
+    path = tmp_path / "reports" / "site-1.report.json"
+    entries = json.loads(path.read_bytes())["ledger"]["entries"]
+    charges = [each["body"] for each in entries if each["kind"] == "spend"]
+    assert [body.get("measures", 0) for body in charges] == [0, 0, 3, 0, 2]
+    assert reports.verify(path).studies[0].num_turns_spent == 5
+    assert check(path.read_bytes())["studies"][0]["protected"] is True

@@ -115,6 +115,16 @@ class Study(File):
             return 1
         return self.training.rounds + 1 if self.evaluation.on == "charged" else None
 
+    def measures(self, round_no: int) -> bool:
+        """Whether sites measure in this round, beside training or after it.
+
+        What they measure is the model that the round begins with.
+        """
+        every, past = self.evaluation.every, round_no - 1
+        if every is None or not 0 < past < self.training.rounds:
+            return round_no == self.measuring_round
+        return past % every == 0
+
     @property
     def training_rounds(self) -> int:
         """How many rounds train a model; none where columns are asked about."""

@@ -126,7 +126,8 @@ class Evaluation(Frozen):
     """On which rows the global model is measured.
 
     With "charged", each site holds out a share of its units, decided one by one, never
-    trains on them, and measures the last model on them under a charge of its own.
+    trains on them, and measures the last model on them under a charge of its own; with
+    `every`, models before it as well, for more noise on each.
     """
 
     on: Literal["public-holdout", "charged", "none"] = Field(
@@ -145,6 +146,12 @@ class Evaluation(Frozen):
         le=1,
         description="most that a held-out unit pays, as a share of privacy.epsilon; "
         'with on = "charged" only',
+    )
+    every: int | None = Field(
+        default=None,
+        gt=0,
+        description="measure the model after so many rounds, and again and again; a "
+        'divisor of training.rounds; with on = "charged" only',
     )
     largest_loss: float | None = Field(
         default=None,

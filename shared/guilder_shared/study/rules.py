@@ -28,7 +28,10 @@ from guilder_shared.study.data import (
     TableData,
     TextData,
 )
-from guilder_shared.study.evaluation_rules import charged_evaluation_is_possible
+from guilder_shared.study.evaluation_rules import (
+    charged_evaluation_is_possible,
+    measured_rounds_are_whole,
+)
 from guilder_shared.study.fitting import model_fits
 from guilder_shared.study.learning_rules import (
     copies_come_before_features,
@@ -148,6 +151,7 @@ RULES: tuple[tuple[tuple[str, ...], Callable[..., list[Contradiction]]], ...] = 
     (("training", "privacy"), _seed_is_for_tests),
     (("training", "privacy"), _joint_noise_is_one_step),
     (("privacy", "evaluation"), charged_evaluation_is_possible),
+    (("training", "evaluation"), measured_rounds_are_whole),
     (("aggregation", "simulation"), _enough_sites),
     (("aggregation",), strategy_has_its_keys),
     (("aggregation", "privacy"), each_site_is_seen),

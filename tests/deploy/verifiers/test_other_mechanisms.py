@@ -20,7 +20,7 @@ COLUMN = {"kind": "category", "values": ["a", "b"]}
 
 
 def study_of(noise: str) -> Study:
-    """Of statistics with this noise; or one that trains and measures: "charged"."""
+    """Of statistics with this noise; or one that measures: "charged", "by-round"."""
     whole: dict[str, Any] = {
         "schema": 1,
         "study": {"name": "f", "recipe": "statistics", "purpose": "p"},
@@ -29,7 +29,7 @@ def study_of(noise: str) -> Study:
         | {"epsilon": 1.0, "delta": 1e-6, "clip_norm": 1.0},
         "aggregation": {"min_sites": 2},
     }
-    if noise != "charged":
+    if noise not in ("charged", "by-round"):
         return Study.model_validate(
             {**whole, "statistics": {"noise": noise, "ask": COUNTS}}
         )
@@ -42,7 +42,8 @@ def study_of(noise: str) -> Study:
             | {"columns": {"k": COLUMN}},
             "model": {"name": "logistic"},
             "training": training,
-            "evaluation": {"on": "charged", "rows": 0.2, "share": 1.0},
+            "evaluation": {"on": "charged", "rows": 0.2, "share": 1.0}
+            | ({"every": 2} if noise == "by-round" else {}),
         }
     )
 
@@ -75,7 +76,7 @@ def report(folder: Path, noise: str, change: Callable[[Any], None]) -> bytes:
             meta={"study": study.canonical().decode(), "plan": plan.facts()},
         ).grant_id
         for turn_no in range(1, (study.measuring_round or 0) + 1):
-            measures = turn_no == study.measuring_round
+            measures = study.measures(turn_no)
             ledger.spend(grant, turn_no, f"{turn_no:064x}", measures=measures)
             ledger.seal(grant, turn_no, f"{turn_no + 99:064x}")
         ledger.close(grant)
@@ -83,7 +84,7 @@ def report(folder: Path, noise: str, change: Callable[[Any], None]) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "noise", ["charged", "gaussian", "laplace", "discrete-gaussian"]
+    "noise", ["charged", "by-round", "gaussian", "laplace", "discrete-gaussian"]
 )
 def test_all_verifiers_find_its_report_sound(
     noise: str, tmp_path: Path, verdicts: Verdicts
@@ -100,7 +101,7 @@ def louder(event: Any) -> None:
         step["noise_multiplier"] *= 2
 
 
-@pytest.mark.parametrize("noise", ["charged", "gaussian", "laplace"])
+@pytest.mark.parametrize("noise", ["charged", "by-round", "gaussian", "laplace"])
 def test_all_verifiers_find_an_event_that_its_study_does_not_make(
     noise: str, tmp_path: Path, verdicts: Verdicts
 ) -> None:
