@@ -1,6 +1,5 @@
 """`guilder client …`: the resident client of one institution."""
 
-import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -14,21 +13,6 @@ app.command()(studies_commands.pause)
 SiteOption = Annotated[
     Path, typer.Option("--site", help="The site file.", metavar="SITE.TOML")
 ]
-
-
-@app.command()
-def start(site: SiteOption = Path("site.toml")) -> None:
-    """Keep this site online: answer offers, take turns, until stopped.
-
-    Connects outbound only. Killed at any moment, the next start goes on where it was.
-    """
-    from guilder_client.resident import run_client
-    from guilder_client.settings import SiteFile
-    from guilder_shared.leaving import serve_until_signalled
-
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    settings = SiteFile.load(site)
-    serve_until_signalled(lambda stop: run_client(settings, stop))
 
 
 @app.command()

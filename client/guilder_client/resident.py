@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+from collections.abc import Sequence
 
 from guilder_client import app as client_app
 from guilder_client import renewal
@@ -15,8 +16,10 @@ from guilder_shared import durable, installed, tls, wire
 log = logging.getLogger(__name__)
 
 
-def run_client(settings: SiteFile, stop: threading.Event) -> None:
-    """Keep the site online until `stop`.
+def run_client(
+    settings: SiteFile, stop: threading.Event, warnings: Sequence[str] = ()
+) -> None:
+    """Keep the site online until `stop`; `warnings` go into the log once it is open.
 
     The ledger is opened and verified before the first byte is sent; torch is loaded
     after the site is online, so that a restarted client is seen within seconds.
@@ -25,6 +28,8 @@ def run_client(settings: SiteFile, stop: threading.Event) -> None:
         IntegrityError: The ledger was changed. EnrolmentError: a key is missing.
     """
     site = Site.open(settings)
+    for each in warnings:
+        log.warning("%s", each)
     _record(settings)
     keys = settings.keys
     warm_up = threading.Thread(target=_warm_up, daemon=True, name="warm-up")

@@ -55,6 +55,7 @@ app.command("sbom")(bundle_commands.bill)
 server_app.command("install-service")(service_commands.server_service)
 client_app.command("install-service")(service_commands.client_service)
 server_app.command("check")(doctor_commands.server_check)
+client_app.command("start")(doctor_commands.client_start)
 client_app.command("check")(doctor_commands.client_check)
 for verb in (invite, sites, revoke, remove, reissue, log):
     server_app.command(verb.__name__)(verb)

@@ -1,6 +1,7 @@
-"""`guilder client check` and `guilder server check`: the doctor's report."""
+"""`guilder client check`, `client start` and `server check`: the doctor looks first."""
 
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -56,6 +57,32 @@ def client_check(
     loaded = None if study is None else Study.load(study)
     found = site_doctor.check(settings, loaded, offline=offline)
     _tell(found, strict=strict, as_json=as_json)
+
+
+def client_start(site: SiteOption = Path("site.toml")) -> None:
+    """Keep this site online: answer offers, take turns, until stopped.
+
+    Connects outbound only. Killed at any moment, the next start goes on where it was.
+    What it would fail of anyway is looked at first, in a moment: settings, keys,
+    certificate, disk, clock, proxy, ledger. `guilder client check` looks at the rest.
+    """
+    from guilder.doctor import start
+    from guilder.doctor.finding import exit_code
+    from guilder_client.resident import run_client
+    from guilder_client.settings import SiteFile
+    from guilder_shared.leaving import serve_until_signalled
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    settings = SiteFile.load(site)
+    found = start.check(settings)
+    for each in found:
+        if each.state == "wrong":
+            typer.echo(f"{each.id} {each.what}\n  why: {each.why}", err=True)
+            typer.echo(f"  fix: {each.fix}", err=True)
+    if code := exit_code(found):
+        raise typer.Exit(code)
+    told = [f"{each.id} {each.what}; {each.fix}" for each in found]
+    serve_until_signalled(lambda stop: run_client(settings, stop, told))
 
 
 def server_check(

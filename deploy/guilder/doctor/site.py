@@ -6,7 +6,7 @@ where a study is named; what is found of them stays here.
 
 from collections.abc import Generator, Iterator
 
-from guilder.doctor import keys, machine, network, rows, versions
+from guilder.doctor import keys, machine, network, rows, start, versions
 from guilder.doctor.finding import Finding, fine, of, skipped, warning
 from guilder_client import policy, terms
 from guilder_client.data.source import open_source
@@ -44,13 +44,7 @@ def check(
     yield from machine.check(settings.site.state_dir, device=settings.speed.device)
     yield from versions.check()
     opened = yield from _ledger(settings)
-    for name, source in settings.data.items():
-        if not source.path.exists():
-            yield warning(
-                "data", "GLD-D001", f"{name}: {source.path} is not there",
-                why="[data] names a file that this user cannot see.",
-                fix="Correct the path, or give the client's user permission.",
-            )  # fmt: skip
+    yield from start.files(settings)
     if opened is None:
         return
     try:
