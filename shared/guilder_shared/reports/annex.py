@@ -7,27 +7,29 @@ this project; G (necessity, residual risk) is the controller's to write.
 from collections.abc import Sequence
 from typing import Any
 
-from guilder_shared.reports import pictures
+from guilder_shared.reports import pictures, questions
 from guilder_shared.reports.build import Report
+from guilder_shared.reports.facts import Facts
 from guilder_shared.reports.marks import DASH, number, table, text
 from guilder_shared.reports.texts import Texts
 
 
 def annex(report: Report, say: Texts) -> str:
     """All blocks, one after the other."""
-    studies, head = report["studies"], report["ledger"]["head"]
-    integrity = say("integrity", entry=head["seq"], hash=head["hash"])
-    outside = say.not_protected(report["not_protected"])
+    facts = Facts(report)
     blocks = [
-        ("a", "".join(_identity(study, say) for study in studies)),
-        ("b", "".join(_guarantee(study, say) for study in studies)),
-        ("c", _accounting(report, say)),
-        ("d", "<ul>" + "".join(f"<li>{text(s)}</li>" for s in outside) + "</ul>"),
-        ("e", f"<p>{text(say('implementation'))}</p>"),
-        ("f", f"<p>{text(say('utility'))}</p>"),
-        ("h", f"<p>{text(integrity)}</p>"),
+        ("a", _identity(report, facts, say)),
+        ("b", _guarantees(report, facts, say)),
+        ("c", _accounting(report, facts, say)),
+        ("d", _outside(report, say)),
+        ("e", _fixed(questions.IMPLEMENTATION, "e", say)),
+        ("f", _fixed(questions.UTILITY, "f", say)),
+        ("h", table((), questions.integrity(report, say), say("h"))),
     ]
-    return "\n".join(f"<h2>{text(say(key))}</h2>\n{body}" for key, body in blocks)
+    return "\n".join(
+        f'<section id="block-{key}"><h2>{text(say(key))}</h2>\n{body}</section>'
+        for key, body in blocks
+    )
 
 
 def promise(study: Report, say: Texts) -> str:
@@ -59,58 +61,38 @@ def promise(study: Report, say: Texts) -> str:
     return f'<p class="{css}">{name}{text(" ".join(parts))}</p>'
 
 
-def _identity(study: Report, say: Texts) -> str:
-    rows = [
-        (say("purpose"), study["purpose"]),
-        (say("digest"), study["digest"]),
-        (say("run"), f"{study['run_id']}, {study['server']}"),
-        (say("dataset"), study["dataset"]),
-        (say("accepted_at"), study["accepted_at"]),
-    ]
-    software = study.get("software")
-    if software is not None:
-        rows.append((say("installed"), software["installed"]))
-        if (code := software["recipe"]) is not None:
-            told = (
-                f"{code['package']} {code['version']}, wheel SHA-256 {code['sha256']}"
-            )
-            rows.append((say("code"), told))
-    return f"<h3>{text(study['name'])}</h3>" + table((), rows, study["name"])
+def _identity(report: Report, facts: Facts, say: Texts) -> str:
+    told = table((), questions.identity(report, facts, say), say("a"))
+    for study in report["studies"]:
+        rows = questions.study_identity(study, facts, say)
+        told += f"<h3>{text(study['name'])}</h3>" + table((), rows, study["name"])
+    return told
 
 
-def _guarantee(study: Report, say: Texts) -> str:
-    guarantee, figures = study["guarantee"], study["totals"]
-    unit = guarantee["unit"]
-    rows: list[tuple[str, object]] = [
-        (say("unit"), f"{say.unit(unit)}: {say.adjacency(unit)}"),
-        (say("mechanism"), f"{guarantee['mechanism']}; {guarantee['sampling']}"),
-        (say("noise"), guarantee["noise_multiplier"]),
-        (say("clip_norm"), guarantee["clip_norm"]),
-        (say("rate"), guarantee["sample_rate"]),
-        (say("against"), say("against_all") if guarantee["protected"] else DASH),
-        (say("recomputed"), number(figures["recomputed_epsilon"], say)),
-    ]
-    if "evidence" in figures:
-        found = figures["evidence"]
-        told = ", ".join(
-            f"{name.upper()} {number(found[name], say) if found[name] else DASH}"
-            for name in ("pld", "prv", "rdp")
-        )
-        rows.append((say("accountants"), f"{told} (delta {found['delta']:g})"))
-    if study["curve"]:
-        told = "; ".join(f"({p['epsilon']:g}, {p['delta']:g})" for p in study["curve"])
-        rows.append((say("curve"), f"(epsilon, delta): {told}"))
-        told = "; ".join(
-            say("belief", before=f"{b['before']:.0%}", at_most=f"{b['at_most']:.1%}")
-            for b in study["beliefs"]
-        )
-        rows.append((say("beliefs"), told))
-    label = f"{study['name']}: {say('b')}"
-    return promise(study, say) + table((), rows, label)
+def _guarantees(report: Report, facts: Facts, say: Texts) -> str:
+    told = [_guarantee(study, facts, say) for study in report["studies"]]
+    return "".join(told) or f"<p>{text(say('nobody'))}</p>"
 
 
-def _accounting(report: Report, say: Texts) -> str:
-    parts = [_charges(study, say) for study in report["studies"]]
+def _guarantee(study: Report, facts: Facts, say: Texts) -> str:
+    rows = questions.guarantee(study, facts, say)
+    return promise(study, say) + table((), rows, f"{study['name']}: {say('b')}")
+
+
+def _outside(report: Report, say: Texts) -> str:
+    seen = say.not_protected(report["not_protected"])
+    listed = "".join(f"<li>{text(each)}</li>" for each in seen)
+    told = f"<h3>{text(say('seen'))}</h3><ul>{listed}</ul>"
+    return told + _fixed(questions.OUTSIDE, "d", say)
+
+
+def _fixed(names: dict[str, str], block: str, say: Texts) -> str:
+    return table((), questions.fixed(names, say), say(block))
+
+
+def _accounting(report: Report, facts: Facts, say: Texts) -> str:
+    parts = [_charges(study, facts, say) for study in report["studies"]]
+    parts += [_drawn(report["budgets"], say)]
     parts += [_history(budget, say) for budget in report["budgets"]]
     parts += [
         f"<h3>{text(say('refused'))}</h3>",
@@ -121,12 +103,13 @@ def _accounting(report: Report, say: Texts) -> str:
     return "".join(parts)
 
 
-def _charges(study: Report, say: Texts) -> str:
+def _charges(study: Report, facts: Facts, say: Texts) -> str:
     prefix, (line,) = study["totals"]["prefix"], study["events"]
-    rows = [
+    rows: questions.Rows = [
         (say("event"), event(line["event"])),
         (say("turns"), f"{line['num_turns_spent']} / {line['num_turns']}"),
         (say("prefix"), number(prefix["epsilon"], say)),
+        *questions.accounting(study, facts, say),
     ]
     names = ("turn", "charged_at", "started", "sealed_at", "sha256")
     releases = (
@@ -144,6 +127,24 @@ def _charges(study: Report, say: Texts) -> str:
     if not study["releases"]:
         return told
     return told + table([say(name) for name in names], releases, label)
+
+
+def _drawn(budgets: Sequence[Report], say: Texts) -> str:
+    if not budgets:
+        return f"<p>{text(say('no_budget'))}</p>"
+    rows = []
+    for budget in budgets:
+        told = budget["epsilon"]
+        share = (told["spent"] + told["reserved"]) / told["limit"]
+        parts = [f"{told[name]:g}" for name in ("limit", "spent", "reserved", "left")]
+        delta = f"{budget['delta_of_all_filters']:g}"
+        unit = budget["unit"]
+        whose = say("any_unit") if unit is None else say.unit(unit)
+        rows.append((budget["name"], whose, *parts, delta, f"{share:.1%}"))
+    names = ("most", "taken", "set_aside", "left")
+    head = [say("drawn"), say("unit"), *(say(name) for name in names), "delta"]
+    label = say("drawn")
+    return f"<h3>{text(label)}</h3>" + table([*head, say("percent")], rows, label)
 
 
 def _history(budget: Report, say: Texts) -> str:

@@ -4,9 +4,11 @@ The page says what the JSON holds; no text names epsilon without delta, unit, ad
 and scope beside it, and none claims that anybody is anonymous or any law fulfilled.
 """
 
+import re
 from typing import Literal, get_args
 
 from guilder_shared.reports import words
+from guilder_shared.reports.annex_texts import ANNEX, SAMPLING
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[str, ...] = get_args(Language)
@@ -177,20 +179,6 @@ TEXTS: dict[str, tuple[str, str]] = {
         "Studies that protect different units: their figures do not add up.",
         "各研究保护单位不同：其数值不可相加。",
     ),
-    "implementation": (
-        "Noise: Gaussian, from AES in counter mode keyed by the operating system's "
-        "randomness (in a simulation by a seed), its arithmetic accounted for. Charges "
-        "are durable before rows are read. Keys: Ed25519, kept by the site and by its "
-        "officer. Links: mutual TLS 1.3.",
-        "噪声：高斯噪声，由操作系统随机数作密钥的 AES 计数器模式产生（模拟时由种子产生），"
-        "其算术误差已计入。先持久记账，后读取数据。密钥：Ed25519，由机构与其负责人各自保管。"
-        "链路：双向 TLS 1.3。",
-    ),
-    "utility": (
-        "A site does not know how good the model is; the run's metrics are with the "
-        "server's operator.",
-        "机构并不知道模型的优劣；运行指标由服务器运营者保存。",
-    ),
     "integrity": (
         "The ledger's newest entry is {entry}, hash {hash}; all {entry} entries are in "
         "the file, chained and signed.",
@@ -215,6 +203,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "none": ("none: unprotected", "无：未受保护"),
     "any_unit": ("unit of its study", "以研究为准的单位"),
     "never": ("no end", "无期限"),
+    **ANNEX,
 }
 UNITS = {
     "record": ("record", "记录"),
@@ -271,6 +260,14 @@ class Texts:
     def adjacency(self, unit: str) -> str:
         """Which two states of the data are told apart only as epsilon allows."""
         return ADJACENCY[unit][self._at]
+
+    def sampling(self, told: str) -> str:
+        """Whom a step looks at, as the signed file words it; its number is kept."""
+        numbers = re.findall(r"\d+", told)
+        known = SAMPLING.get(re.sub(r"\d+", "N", told))
+        if self.language == "en" or known is None:
+            return told
+        return known.replace("N", "".join(numbers))
 
     def not_protected(self, sentences: list[str]) -> list[str]:
         """What an observer sees although nothing of it is charged."""

@@ -96,6 +96,17 @@ MADE: dict[str, tuple[str, Callable[[Files], Asked]]] = {
         "GLD-I074",
         lambda f: {"raw": f.report, "ledger": f.forged(drop("receipt"))["raw"]},
     ),
+    "the beginning of a ledger's export": (
+        "GLD-I071",
+        lambda f: {"raw": f.report, "ledger": f.ledger[: len(f.ledger) // 2]},
+    ),
+    "a ledger's export of a newer form": (
+        "GLD-I070",
+        lambda f: {
+            "raw": f.report,
+            "ledger": f.ledger.replace(b"export-1", b"export-2"),
+        },
+    ),
     # of another form
     "a newer report": (
         "GLD-I070",

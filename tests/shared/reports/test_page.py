@@ -5,18 +5,15 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from guilder_shared import reports
-from guilder_shared.errors import BudgetSpent, IntegrityError
+from guilder_shared.errors import IntegrityError
 from guilder_shared.identity import SigningKey
-from guilder_shared.officer import Officer
-from guilder_shared.privacy import accounting
 from guilder_shared.privacy.ledger import Ledger
 from guilder_shared.reports import consortium, words
 from guilder_shared.reports.approvals import fingerprint
@@ -25,98 +22,9 @@ from guilder_shared.study import Study
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 AXE = Path(os.environ.get("GUILDER_AXE", "/nowhere"))  # axe.min.js of axe-core 4
-KEY, OFFICERS_KEY = SigningKey.generate(), SigningKey.generate()
+StudyOf = Callable[..., Study]
+LedgerOf = Callable[..., Ledger]
 NEVER_CLAIMED = re.compile(r"anonym|complian|gdpr|匿名|合规", re.IGNORECASE)
-
-
-def study(name: str, unit: str = "record", **privacy: Any) -> Study:
-    promise = {"unit": unit, "mechanism": "site-noise", "epsilon": 1.5, "delta": 1e-6}
-    if unit == "person":
-        promise |= {"max_records": 5, "max_sites_per_person": 2}
-    return Study.model_validate(
-        {
-            "schema": 1,
-            "study": {"name": name, "recipe": "tabular-classification", "purpose": "p"},
-            "data": {
-                "kind": "table",
-                "dataset": "loans",
-                "target": "default",
-                "person": "customer",
-                "columns": {"amount": {"kind": "number", "low": 0, "high": 9}},
-            },
-            "model": {"name": "logistic"},
-            "training": {
-                "rounds": 3,
-                "local_steps": 1,
-                "sample_rate": 1.0,
-                "learning_rate": 1.0,
-            },
-            "privacy": {**promise, "clip_norm": 1.0, **privacy},
-            "aggregation": {"min_sites": 1, "spare_turns": 1},
-            "evaluation": {"on": "none"},
-        }
-    )
-
-
-def ledger_of(*studies: Study, site: str = "bank-a", key: SigningKey = KEY) -> Ledger:
-    officer = Officer(OFFICERS_KEY, site=site)
-    orders = [
-        officer.budget("clients", 4.0, 1e-5, ["loans"], None, (365, 3.5)),
-        officer.rule(
-            "of-2026",
-            recipes=["tabular-classification"],
-            largest_epsilon=3,
-            largest_delta=1e-5,
-            allow_unprotected=True,
-        ),
-    ]
-    named: Any = {"site": site, "officer": officer.public_hex}
-    ledger = Ledger.open(None, key, orders=orders, **named)
-    for each in studies:
-        plan = accounting.solve(each)
-        event = accounting.turn_event(each, plan)
-        grant = ledger.reserve(
-            run_id=f"run-{each.study.name}",
-            server="https://server",
-            study_digest=each.digest(),
-            study_name=each.study.name,
-            dataset="loans",
-            recipe=each.study.recipe,
-            unit=each.privacy.unit,
-            cohort=1,
-            study_epsilon=each.privacy.epsilon,
-            study_delta=each.privacy.delta,
-            turn_event=event,
-            num_turns=plan.num_turns,
-            evidence=accounting.evidence(event, plan.num_turns, each.privacy.delta),
-            meta={"study": each.canonical().decode(), "plan": asdict(plan)},
-        )
-        ledger.spend(grant.grant_id, 1, "h" * 64)
-        ledger.seal(grant.grant_id, 1, "a" * 64)
-    return ledger
-
-
-@pytest.fixture(scope="module")
-def ledger() -> Ledger:
-    plain = study("plain", mechanism="none")
-    ledger = ledger_of(study("risk"), study("default", "person"), plain)
-    with pytest.raises(BudgetSpent):
-        ledger.reserve(
-            run_id="late",
-            server="https://server",
-            study_digest="e" * 64,
-            study_name="too-much",
-            dataset="loans",
-            recipe="tabular-classification",
-            unit="record",
-            cohort=1,
-            study_epsilon=2.9,
-            study_delta=1e-6,
-            turn_event={"event": "gaussian", "noise_multiplier": 0.5},
-            num_turns=1,
-            meta={},
-        )
-    return ledger
 
 
 def text_of(html: str) -> str:
@@ -132,15 +40,17 @@ def pages(ledger: Ledger, folder: Path) -> dict[str, str]:
     }
 
 
-def test_page_one_answers_every_question(ledger: Ledger, tmp_path: Path) -> None:
+def test_page_one_answers_every_question(
+    ledger: Ledger, keys: tuple[SigningKey, SigningKey], tmp_path: Path
+) -> None:
+    sites_key, officers_key = keys
     for html in pages(ledger, tmp_path).values():
         one = text_of(html.partition('<div class="annex">')[0])
         for answer in (
             "bank-a",
-            fingerprint(KEY.public_hex),
-            fingerprint(OFFICERS_KEY.public_hex),
+            fingerprint(sites_key.public_hex),
+            fingerprint(officers_key.public_hex),
             "1.5",  # epsilon of a study
-            "3 ",  # spent of the budget
             "3.5",  # of the period
             "0.5",  # left of the period
             "rule of-2026",
@@ -148,8 +58,38 @@ def test_page_one_answers_every_question(ledger: Ledger, tmp_path: Path) -> None
         ):
             assert answer in one, answer
         assert "UNPROTECTED" in one
+        assert re.search(r"1 left of 4 for the whole lifetime|上限 4.*剩余 1", one)
+        listed = html.partition('<div class="annex">')[0].count("<li>")
+        assert listed == len(words.NOT_PROTECTED)
     for html in pages(ledger, tmp_path).values():
         assert re.search(r"PLD 1\.4\d+, PRV 1\.5\d+, RDP \d", text_of(html))
+
+
+QUESTIONS = ("who", "hidden", "spent", "approved", "not_protected", "verify")
+
+
+def test_page_one_asks_the_six_questions_in_order(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    for place, html in enumerate(pages(ledger, tmp_path).values()):
+        one, _, annex = html.partition('<div class="annex">')
+        asked = re.findall("<h2>(.*?)</h2>", one)
+        assert asked == [TEXTS[name][place] for name in QUESTIONS]
+        assert annex  # and the rest begins on another sheet of paper
+        assert ".annex { break-before: page; }" in html
+
+
+def test_it_prints_in_black_and_white(ledger: Ledger, tmp_path: Path) -> None:
+    for html in pages(ledger, tmp_path).values():
+        colours = re.findall(r"#([0-9a-f]{3,6})\b", html.partition("<body>")[0])
+        colours += re.findall(r'(?:fill|stroke)="#(\w+)"', html)
+        assert {len(colour) for colour in colours} <= {3, 6}
+        for colour in colours:
+            wide = len(colour) // 3
+            parts = {colour[at : at + wide] for at in range(0, len(colour), wide)}
+            assert len(parts) == 1, colour  # red, green and blue alike: a grey
+        assert "@media print" in html
+        assert "stroke-dasharray" in html  # what is reserved is striped, not tinted
 
 
 def test_neither_language_has_a_text_that_the_other_lacks(
@@ -171,6 +111,21 @@ def test_nobody_is_called_anonymous_and_no_law_fulfilled(
 ) -> None:
     for html in pages(ledger, tmp_path).values():
         assert not NEVER_CLAIMED.search(html)
+    told = [text for both in TEXTS.values() for text in both]
+    told += [*words.NOT_PROTECTED, *NOT_PROTECTED_ZH, words.CAVEAT, words.WHOLE]
+    assert [text for text in told if NEVER_CLAIMED.search(text)] == []
+
+
+def test_no_text_takes_an_epsilon_without_its_delta() -> None:
+    with_delta = re.compile(r"\{delta\}|same delta|δ")
+    bare = [
+        text
+        for both in TEXTS.values()
+        for text in both
+        if "{epsilon}" in text and not with_delta.search(text)
+    ]
+
+    assert bare == []
 
 
 def test_figures_over_time_stand_beside_the_naive_sum(ledger: Ledger) -> None:
@@ -182,7 +137,9 @@ def test_figures_over_time_stand_beside_the_naive_sum(ledger: Ledger) -> None:
     assert second is None  # a record's and a person's figures do not add up
 
 
-def test_equal_studies_compose_to_less_than_their_sum() -> None:
+def test_equal_studies_compose_to_less_than_their_sum(
+    study: StudyOf, ledger_of: LedgerOf
+) -> None:
     with ledger_of(study("one"), study("two", clip_norm=2.0)) as ledger:
         (budget,) = reports.build(ledger)["budgets"]
 
@@ -192,7 +149,7 @@ def test_equal_studies_compose_to_less_than_their_sum() -> None:
 
 
 def test_a_report_that_lies_about_who_approved_is_found(
-    ledger: Ledger, tmp_path: Path
+    ledger: Ledger, keys: tuple[SigningKey, SigningKey], tmp_path: Path
 ) -> None:
     import rfc8785
 
@@ -202,14 +159,16 @@ def test_a_report_that_lies_about_who_approved_is_found(
     report = json.loads(path.read_bytes())
     report["studies"][0]["approval"]["name"] = "the-board"
     report.pop("signature")
-    report["signature"] = KEY.sign(signed_bytes(report)).hex()
+    report["signature"] = keys[0].sign(signed_bytes(report)).hex()
     path.write_bytes(rfc8785.dumps(report) + b"\n")
 
     with pytest.raises(IntegrityError, match="approval"):
         reports.verify(path)
 
 
-def test_a_consortium_is_one_page_of_verified_reports(tmp_path: Path) -> None:
+def test_a_consortium_is_one_page_of_verified_reports(
+    study: StudyOf, ledger_of: LedgerOf, tmp_path: Path
+) -> None:
     shared = study("default", "person")
     paths = []
     for site in ("bank-a", "bank-b"):
