@@ -8,21 +8,20 @@ keeps, and gives again when it is asked again. This module knows no study and no
 import contextlib
 import logging
 import random
-import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 from flwr.common.serde import message_from_proto, message_to_proto
-from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2
+from flwr.proto import fleet_pb2, message_pb2
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node as FlowerNode
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
@@ -30,17 +29,15 @@ from flwr.supercore.inflatable.inflatable_object import (
     iterate_object_tree,
     no_object_id_recompute,
 )
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
-from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
-from flwr.supernode.fleet_http_client import FleetHttpClient
-from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from guilder_client import outbound
+from guilder_client.calls import HEARTBEAT_S, Calls, Held, heartbeat
+from guilder_client.incoming import Incoming
 from guilder_client.outage import cause_of, judge_clock, judge_proxy, judge_tls
 from guilder_client.settings import ProxyLines
 from guilder_shared.certificates import load_certificate, load_tls_key
 from guilder_shared.errors import EnrolmentError, without_values
+from guilder_shared.pieces import Contents, Cut, Piece, opened
 from guilder_shared.tls import KeyFiles, check_dates, client_context
 
 log = logging.getLogger("guilder.node")
@@ -48,11 +45,9 @@ logging.getLogger("flwr").setLevel(logging.ERROR)
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 MESSAGE_TYPES = frozenset({"train", "query.offer", "query.close"})
-HEARTBEAT_S = 15.0  # the server waits two of them before it counts the site as away
 LARGEST_MESSAGE = (
     2 << 30
 ) + outbound.LARGEST_ANSWER  # a model may have 2 GiB: see wire.py
-PIECE_BYTES = 64 << 10  # of an upload, between two looks whether it may go on
 QUIET_S = 10.0  # without work, then it sleeps until it is rung
 TURN_FAILED, UNKNOWN_REQUEST = "turn-failed", "unknown-request"
 
@@ -88,6 +83,7 @@ class Node:
         proxy: The institution's; None: HTTPS_PROXY counts.
         transport: Another way than the network, for a rehearsal.
         sleep: Waits until the server rings, and says whether it would; see `Bell`.
+        incoming: Keeps what has come of a message; None: in memory alone.
 
     Raises:
         EnrolmentError: A key or certificate is missing, open to others or run out.
@@ -106,6 +102,7 @@ class Node:
         proxy: ProxyLines | None = None,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[threading.Event], bool] = lambda _stop: False,
+        incoming: Incoming | None = None,
     ) -> None:
         self._sleep, self._is_asleep = sleep, False
         self._url, self._app = server_url, client_app
@@ -117,7 +114,8 @@ class Node:
         self._certificate = files.certificate
         self._files, self._tls = files, client_context(files)
         way = outbound.client(server_url, self._tls, proxy=proxy, transport=transport)
-        self._client = _Client(server_url, way, load_tls_key(files.key))
+        self._client = Calls(server_url, way, load_tls_key(files.key))
+        self._incoming = incoming or Incoming(None)
         self._node_id = 0
         self._context: Context | None = None
 
@@ -178,8 +176,13 @@ class Node:
             idle_s, busy_s = 0.02, time.monotonic()
             while not stop.is_set():
                 asked_s = time.monotonic()
-                if (message := self._pull()) is not None:
-                    self._push(self._answer(message), stop)
+                message = self._pull()
+                if message is not None:
+                    reply = self._answer(message)
+                    del message  # a model may be large, and so may its reply
+                    self._push(reply, stop)
+                    del reply
+                    self._incoming.finished()
                     idle_s, busy_s = 0.02, time.monotonic()
                 elif asked_s - busy_s > QUIET_S and self._rest(stop):
                     continue  # rung
@@ -218,17 +221,7 @@ class Node:
         if not found.messages_list:
             return None
         metadata = message_from_proto(found.messages_list[0]).metadata
-        contents, num_bytes = {}, 0
-        for tree in iterate_object_tree(found.message_object_trees[0]):
-            answer = self._client.PullObject(
-                message_pb2.PullObjectRequest(
-                    node=node, run_id=metadata.run_id, object_id=tree.object_id
-                )
-            )
-            contents[tree.object_id] = answer.object_content
-            num_bytes += len(answer.object_content)
-            if num_bytes > LARGEST_MESSAGE:
-                raise ValueError("a message larger than any")
+        contents = self._fetch(metadata.run_id, found.message_object_trees[0])
         self._client.ConfirmMessageReceived(
             message_pb2.ConfirmMessageReceivedRequest(
                 node=node,
@@ -236,9 +229,34 @@ class Node:
                 message_object_id=metadata.message_id,
             )
         )
+        self._incoming.whole()
         message = _inflate(metadata.message_id, contents)
         message.metadata.__dict__["_message_id"] = metadata.message_id
         return message
+
+    def _fetch(self, run_id: int, tree: ObjectTree) -> Contents:
+        """Every object of a message; what came before a line broke is there already."""
+        names = list(dict.fromkeys(n.object_id for n in iterate_object_tree(tree)))
+        contents = self._incoming.begin(names, self._client.message_bytes)
+        num_bytes = sum(map(len, contents.values()))
+        for name in names:
+            if name in contents:
+                continue
+            content = self._client.pull(
+                message_pb2.PullObjectRequest(
+                    node=FlowerNode(node_id=self._node_id),
+                    run_id=run_id,
+                    object_id=name,
+                ),
+                self._incoming.landing,
+            )
+            contents[name] = content
+            if isinstance(content, Piece):
+                self._incoming.put(name, content)
+            num_bytes += len(content)
+            if num_bytes > LARGEST_MESSAGE:
+                raise ValueError("a message larger than any")
+        return contents
 
     def _answer(self, message: Message) -> Message:
         """Call the app; what it raises leaves as one constant word."""
@@ -275,7 +293,10 @@ class Node:
         with no_object_id_recompute():
             reply.metadata.__dict__["_message_id"] = reply.object_id
             objects = get_all_nested_objects(reply)
-            contents = {name: item.deflate() for name, item in objects.items()}
+            contents: Contents = {
+                name: item.piece if isinstance(item, Cut) else item.deflate()
+                for name, item in objects.items()
+            }
             request = fleet_pb2.PushMessagesRequest(
                 node=FlowerNode(node_id=self._node_id),
                 messages_list=[message_to_proto(remove_content_from_message(reply))],
@@ -288,14 +309,14 @@ class Node:
         wanted = set(announced.objects_to_push)
         for object_id, content in contents.items():  # children before their parents
             if object_id in wanted:
-                self._client.PushObject(
+                self._client.push(
                     message_pb2.PushObjectRequest(
                         node=request.node,
                         run_id=reply.metadata.run_id,
                         object_id=object_id,
-                        object_content=content,
                         session_id=announced.session_id,
-                    )
+                    ),
+                    content,
                 )
 
     def _announce(
@@ -326,73 +347,12 @@ class Node:
         log.info("%s answered %d; going online anew", self._url, response.status_code)
 
 
-class _Client(FleetHttpClient):
-    """Flower's Fleet client, on an HTTPS client of ours."""
-
-    def __init__(
-        self, url: str, way: httpx.Client, key: EllipticCurvePrivateKey
-    ) -> None:
-        super().__init__(
-            url,
-            interceptors=[NodeAuthHttpInterceptor(key, key.public_key()), self],
-            verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),  # believes nobody
-        )
-        self._client.close()  # Flower's own
-        self._client = way
-        self.node_key = public_key_to_bytes(key.public_key())
-        self.pull_s = 0.0
-        self.upload_bytes = 0
-        self.held: Callable[[], bool] | None = None
-
-    def intercept(
-        self, context: ProtobufRequestContext, call_next: ProtobufCall
-    ) -> httpx.Response:
-        """Say how long a pull may stay open, and how large an upload will be."""
-        message, request = context.message, context.request
-        if isinstance(message, fleet_pb2.PullMessagesRequest):
-            request.headers["guilder-wait-s"] = str(self.pull_s)
-        elif isinstance(message, fleet_pb2.PushMessagesRequest):
-            request.headers["guilder-upload-bytes"] = str(self.upload_bytes)
-            if self.held is not None and self.held():
-                raise Held
-        elif isinstance(message, message_pb2.PushObjectRequest) and self.held:
-            request.stream = _Released(request.read(), self.held)
-        return call_next(context)
-
-
-def heartbeat(node_id: int) -> heartbeat_pb2.SendNodeHeartbeatRequest:
-    """What a node says every 10 to 13 s, whatever it does."""
-    return heartbeat_pb2.SendNodeHeartbeatRequest(
-        node=FlowerNode(node_id=node_id), heartbeat_interval=HEARTBEAT_S
-    )
-
-
-class Held(Exception):
-    """A reply must not leave; whatever of it has left is less than a whole."""
-
-
-class _Released(httpx.SyncByteStream):
-    """A body that goes out piece by piece, as long as it may."""
-
-    def __init__(self, body: bytes, held: Callable[[], bool]) -> None:
-        self._body, self._held = body, held
-
-    def __iter__(self) -> Iterator[bytes]:
-        for start in range(0, len(self._body), PIECE_BYTES):
-            if self._held():
-                raise Held
-            yield self._body[start : start + PIECE_BYTES]
-
-
-def _inflate(message_id: str, contents: dict[str, bytes]) -> Message:
+def _inflate(message_id: str, contents: Contents) -> Message:
     """Build the message; ValueError if what came is none."""
     try:
-        message = inflate_object_from_contents(message_id, contents)
+        return opened(message_id, contents, LARGEST_MESSAGE)
     except Exception as error:  # a server may send anything
         raise ValueError(f"an unreadable message: {type(error).__name__}") from None
-    if not isinstance(message, Message):
-        raise ValueError("an object that is no message")
-    return message
 
 
 def _error(message: Message, word: str) -> Message:

@@ -5,17 +5,19 @@ proxy where there is one. TLS to the server runs inside the proxy's tunnel (CONN
 a proxy sees the server's name and nothing else. It knows no request.
 """
 
+import socket
 import ssl
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import httpx
 
+from guilder_client.line import Line
 from guilder_client.outage import is_loopback
 from guilder_client.settings import ProxyLines
 from guilder_shared.errors import EnrolmentError
 from guilder_shared.identity import read_private
-from guilder_shared.tunnel import proxy_to
+from guilder_shared.tunnel import proxy_to, through
 
 LARGEST_ANSWER = 16 << 20  # Flower sends objects in pieces of 5 MiB
 
@@ -43,7 +45,7 @@ def client(
     here = is_loopback(url)
     return httpx.Client(
         verify=tls,
-        transport=transport,
+        transport=transport or _line(url, tls, proxy),
         proxy=None if here or proxy is None else _tunnel(proxy),
         timeout=timeout_s,
         follow_redirects=False,
@@ -51,6 +53,21 @@ def client(
         headers={"accept-encoding": "identity"},
         event_hooks={"response": [_refuse_endless]},
     )
+
+
+def _line(url: str, tls: ssl.SSLContext, proxy: ProxyLines | None) -> Line | None:
+    """Our own connections; None where a proxy itself speaks TLS, which httpx can."""
+    place = urlsplit(url)
+    host, port = place.hostname or "", place.port or 443
+    if is_loopback(url):
+        way = ""
+    else:
+        way = proxy_to(host) if proxy is None else with_login(proxy)
+    if not way:
+        return Line(tls, host, lambda s: socket.create_connection((host, port), s))
+    if urlsplit(way if "//" in way else f"//{way}").scheme not in ("", "http"):
+        return None
+    return Line(tls, host, lambda s: through(way, host, port, s))
 
 
 def grpc_proxy(url: str, proxy: ProxyLines | None) -> list[tuple[str, str | int]]:

@@ -30,9 +30,10 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from google.protobuf.message import Message as Protobuf
 
 from guilder_client import app as client_app
+from guilder_client.calls import heartbeat
 from guilder_client.data.source import from_table
 from guilder_client.disclosure import CALLS, Field, Sent, fields
-from guilder_client.node import Node, heartbeat
+from guilder_client.node import Node
 from guilder_client.offers import Offered
 from guilder_client.sealed import SealedTurns
 from guilder_client.settings import SiteFile

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from guilder_client import app as client_app
 from guilder_client import renewal
 from guilder_client.control import Bell
+from guilder_client.incoming import Incoming
 from guilder_client.node import Node
 from guilder_client.settings import SiteFile
 from guilder_client.site import Site
@@ -60,6 +61,7 @@ def run_client(
         ),
         proxy=settings.proxy,
         sleep=bell.sleep,
+        incoming=Incoming(settings.site.state_dir / "incoming"),
     )
     threading.Thread(target=bell.listen, args=(stop,), daemon=True, name="bell").start()
     renewing = threading.Thread(

@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -45,14 +45,19 @@ class Request:
         node_key: That certificate's public key, PEM.
         path: One of the allowed paths.
         headers: Names in lower case.
-        body: Whole; never longer than the path's limit.
+        pieces: The body as it came; never longer than the path's limit.
     """
 
     site: str
     node_key: bytes
     path: str
     headers: Mapping[str, str]
-    body: bytes
+    pieces: Sequence[bytes]
+
+    @property
+    def body(self) -> bytes:
+        """The body, whole."""
+        return self.pieces[0] if len(self.pieces) == 1 else b"".join(self.pieces)
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Response:
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
-    shared: bytes = b""
+    shared: memoryview = memoryview(b"")  # noqa: RUF009 - of nothing, read-only
 
 
 class Inside(Protocol):
@@ -175,7 +180,7 @@ class Edge:
         # what is shared, such as a model, then lies here once.
         for start in range(0, len(response.shared), PIECE_BYTES):
             piece = response.shared[start : start + PIECE_BYTES]
-            body = response.body + piece if start == 0 else piece
+            body = b"".join((response.body, piece)) if start == 0 else piece
             more = start + PIECE_BYTES < len(response.shared)
             await send({"type": "http.response.body", "body": body, "more_body": more})
         if not response.shared:
@@ -197,16 +202,17 @@ class Edge:
         if not length.isascii() or not length.isdigit() or int(length) > limit:
             return Response(413)
         try:
-            body = await self._read(receive, site, path, limit)
+            pieces = await self._read(receive, site, path, limit)
         except UploadSizeError:
             return Response(413)
-        if body is None:
+        if pieces is None:
             return Response(400)  # the caller is gone; nobody reads this
-        return await self._inside.answer(Request(site, node_key, path, headers, body))
+        request = Request(site, node_key, path, headers, pieces)
+        return await self._inside.answer(request)
 
     async def _read(
         self, receive: Receive, site: str, path: str, limit: int
-    ) -> bytes | None:
+    ) -> list[bytes] | None:
         pieces: list[bytes] = []
         num_bytes = 0
         while True:
@@ -221,7 +227,7 @@ class Edge:
                 self._inside.receiving(site, path, len(piece))
                 pieces.append(piece)
             if not event.get("more_body", False):
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                return pieces
 
 
 class _Listener(Server):

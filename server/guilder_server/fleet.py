@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flwr.app import Metadata
 from flwr.common.constant import (
     NOOP_ACCOUNT_NAME,
     NOOP_FLWR_AID,
@@ -36,11 +37,13 @@ from flwr.supercore.inflatable.inflatable_object import is_valid_sha256_hash
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 from flwr.superlink.servicer.fleet import fleet_handlers
 
+from guilder_server import objects
 from guilder_server.edge import Request, Response
-from guilder_server.links import Links, object_ids
+from guilder_server.links import Links, Rest, object_ids
 from guilder_server.uploads import UploadGate, UploadSizeError
 from guilder_shared import witnessing
 from guilder_shared.errors import EnrolmentError
+from guilder_shared.pieces import Landing
 
 log = logging.getLogger("guilder.fleet")
 
@@ -57,10 +60,9 @@ REQUESTS: dict[str, tuple[Any, int]] = {  # path -> request type, largest body
     "pull-object": (message_pb2.PullObjectRequest, SMALL),
     "confirm-message-received": (message_pb2.ConfirmMessageReceivedRequest, SMALL),
 }
-OBJECT_CONTENT = message_pb2.PullObjectResponse.OBJECT_CONTENT_FIELD_NUMBER
-LENGTH_DELIMITED = 2  # protobuf's wire type of bytes
 WAIT_HEADER = "guilder-wait-s"  # how long an empty pull may stay open
-SIZE_HEADER = "guilder-upload-bytes"  # how much a reply's objects are
+UPLOAD_HEADER = "guilder-upload-bytes"  # how much a reply's objects are
+SIZE_HEADER = "guilder-message-bytes"  # and how much those of a message are
 MAX_WAIT_S = 20.0
 MOST_OBJECTS = 4096  # in one reply: 4096 x 5 MiB is more than any upload may be
 
@@ -189,10 +191,14 @@ class Fleet:
             return Response(200, self._remembered(request.site))
         try:
             kind, _ = REQUESTS[request.path.removeprefix(FLEET)]
-            message = kind.FromString(request.body)
+            message = (
+                objects.pushed(request.pieces)
+                if kind is message_pb2.PushObjectRequest
+                else kind.FromString(request.body)
+            )
             member = self._members[request.site]
             self._authenticate(member, request, message)
-            reply = await self._dispatch(member, request, message)
+            return _response(await self._dispatch(member, request, message))
         except _RefusedError as refused:
             return Response(refused.status, refused.word.encode())
         except UploadSizeError:
@@ -207,10 +213,6 @@ class Fleet:
                 "site %s: %s: %s", request.site, request.path, type(error).__name__
             )
             return Response(400)
-        shared = b""
-        if isinstance(reply, message_pb2.PullObjectResponse):
-            shared = self._links.get_object(message.run_id, message.object_id) or b""
-        return answered(reply, shared)
 
     def _authenticate(self, member: Member, request: Request, message: Any) -> None:
         """Require certificate key = header key = node id, signed a moment ago."""
@@ -245,8 +247,10 @@ class Fleet:
     async def _dispatch(self, member: Member, request: Request, message: Any) -> Any:
         if isinstance(message, fleet_pb2.PullMessagesRequest):
             return await self._pull(member, request, message)
-        if isinstance(message, message_pb2.PushObjectRequest):
+        if isinstance(message, objects.Pushed):
             return await self._store(member, message)
+        if isinstance(message, message_pb2.PullObjectRequest):
+            return self._give(member, message)
         if isinstance(message, fleet_pb2.PushMessagesRequest):
             return self._announce(member, request, message)
         return self._call(member, message)
@@ -262,10 +266,6 @@ class Fleet:
                 handler = handlers.deactivate_node
             case heartbeat_pb2.SendNodeHeartbeatRequest():
                 handler = handlers.send_node_heartbeat
-            case message_pb2.PullObjectRequest():
-                if message.object_id not in member.readable:
-                    raise _RefusedError(404, "not-your-object")
-                handler = handlers.pull_object
             case _:  # ConfirmMessageReceivedRequest
                 if message.message_object_id != member.open_message:
                     raise _RefusedError(404, "not-your-message")
@@ -291,8 +291,11 @@ class Fleet:
             )
             if found.messages_list:
                 member.open_message = found.messages_list[0].metadata.message_id
-                member.readable = frozenset(object_ids(found.message_object_trees[0]))
-                return found
+                ids = object_ids(found.message_object_trees[0])
+                member.readable = frozenset(ids)
+                size = sum(self._links.size_of(object_id) for object_id in ids)
+                told = {SIZE_HEADER: str(size)}
+                return Response(200, found.SerializeToString(), told)
             left_s = deadline - loop.time()
             if left_s <= 0 or self._closing:
                 return found
@@ -313,7 +316,7 @@ class Fleet:
             raise _RefusedError(413, "too-many-objects")
         if not self._links.expects(reply):
             raise _RefusedError(409, "not-expected")
-        size = request.headers.get(SIZE_HEADER, "")
+        size = request.headers.get(UPLOAD_HEADER, "")
         num_bytes = int(size) if size.isascii() and size.isdigit() else None
         if not self._gate.enter(member.name, reply.message_id, num_bytes):
             raise _RefusedError(503, "another-site-is-sending")
@@ -325,48 +328,59 @@ class Fleet:
         if reply.message_id not in self._links.message_res_store:
             self._gate.leave(reply.message_id)
             raise _RefusedError(409, "not-stored")
+        member.uploading = reply.message_id
+        self._go_on(member, reply, answer, num_bytes or 0)
         if not answer.objects_to_push:
             self._gate.leave(reply.message_id)
-        member.uploading = reply.message_id
         return answer
 
-    async def _store(self, member: Member, message: Any) -> Any:
-        session = self._links.session_of(member.uploading)
-        if not session or message.session_id != session:
-            raise _RefusedError(409, "no-such-upload")
-        if len(message.object_content) > 64 * 1024:  # hashing it takes a while
-            answer = await asyncio.to_thread(
-                fleet_handlers.push_object, message, self._links
+    def _go_on(
+        self, member: Member, reply: Metadata, answer: Any, num_bytes: int
+    ) -> None:
+        """Make room for an upload, behind the pieces that came before it broke off."""
+        rest, links = self._gate.take_rest(member.name), self._links
+        if not isinstance(rest, Rest):
+            rest = Rest(Landing(num_bytes), {})
+        links.landings[reply.message_id] = rest.landing
+        wanted = [
+            object_id
+            for object_id in answer.objects_to_push
+            if object_id not in rest.pieces
+            or not links.store_object(
+                reply.run_id, answer.session_id, object_id, rest.pieces[object_id]
             )
+        ]
+        del answer.objects_to_push[:]
+        answer.objects_to_push.extend(wanted)
+
+    async def _store(self, member: Member, pushed: objects.Pushed) -> Any:
+        session = self._links.session_of(member.uploading)
+        landing = self._links.landings.get(member.uploading)
+        if not session or landing is None or pushed.fields.session_id != session:
+            raise _RefusedError(409, "no-such-upload")
+
+        def store() -> Any:
+            stored: Any = pushed.landed(landing)
+            return fleet_handlers.push_object(stored, self._links)
+
+        if pushed.num_bytes > objects.SMALL_BYTES:  # hashing it takes a while
+            answer = await asyncio.to_thread(store)
         else:
-            answer = fleet_handlers.push_object(message, self._links)
+            answer = store()
         if self._links.is_whole(member.uploading):
             self._gate.complete(member.uploading)
         return answer
 
-
-def answered(reply: Any, shared: bytes) -> Response:
-    """A reply as its caller gets it: on the wire as protobuf writes it.
-
-    Args:
-        reply: Of Flower's Fleet service.
-        shared: The object that is fetched, which is sent from where it is stored,
-            whoever else fetches it; empty where none is.
-    """
-    if not shared:
-        return Response(200, reply.SerializeToString())
-    reply.ClearField("object_content")
-    tag = bytes([OBJECT_CONTENT << 3 | LENGTH_DELIMITED])
-    head = reply.SerializeToString() + tag + _varint(len(shared))
-    return Response(200, head, shared=shared)
+    def _give(self, member: Member, message: Any) -> Response:
+        if message.object_id not in member.readable:
+            raise _RefusedError(404, "not-your-object")
+        content = self._links.get_object(message.run_id, message.object_id)
+        return objects.answered(content is not None, content or b"")
 
 
-def _varint(number: int) -> bytes:
-    parts = bytearray()
-    while number > 0x7F:
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*parts, number])
+def _response(reply: Any) -> Response:
+    whole = isinstance(reply, Response)
+    return reply if whole else Response(200, reply.SerializeToString())
 
 
 def _seconds(text: str) -> float:

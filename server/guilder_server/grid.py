@@ -16,6 +16,7 @@ from guilder_shared.errors import RunFailed
 
 POLL_S = 0.002
 WAITS_PER_LOOK = 4  # stock Flower's Grid asks over HTTP: a fifth of the time at most
+WAIT_SHARE, MOST_WAIT_S = 0.005, 0.02  # of the wait so far: large models take long
 REPUSH_AFTER_S = 0.2  # after an error reply: a broken site is not hammered
 TTL_MARGIN_S = 60.0  # a Flower message must outlive the wait for it
 
@@ -64,7 +65,7 @@ class Sites:
         went away are asked again; the caller's requests must therefore be idempotent.
         """
         deadline = time.monotonic() + timeout_s
-        wait = _Wait(again=dict.fromkeys(contents, 0.0))
+        wait, heard_s = _Wait(again=dict.fromkeys(contents, 0.0)), time.monotonic()
         while (wait.open or wait.again) and time.monotonic() < deadline:
             self._check_stopped()
             self._push(contents, message_type, group, timeout_s, wait)
@@ -73,9 +74,11 @@ class Sites:
             if replies:
                 while replies:  # none is kept here while it is folded
                     yield replies.pop(0)
-            else:  # a Grid that answers slowly is asked less often
-                look_s = time.monotonic() - looked
-                time.sleep(max(POLL_S, look_s * WAITS_PER_LOOK))
+                heard_s = time.monotonic()
+            else:  # a Grid or a site that answers slowly is asked less often
+                now = time.monotonic()
+                long_s = min(MOST_WAIT_S, (now - heard_s) * WAIT_SHARE)
+                time.sleep(max(POLL_S, long_s, (now - looked) * WAITS_PER_LOOK))
 
     def _check_stopped(self) -> None:
         if self._stopped.is_set():

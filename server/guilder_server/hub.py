@@ -28,8 +28,8 @@ from guilder_server.edge import Edge
 from guilder_server.fleet import MIB, Fleet
 from guilder_server.links import NOT_ONLINE, Fate, Links
 from guilder_server.memory import give_back_large_pieces
-from guilder_server.replies import opened
 from guilder_server.uploads import UploadGate
+from guilder_shared.pieces import Cut, opened
 
 log = logging.getLogger("guilder.hub")
 logging.getLogger("flwr").setLevel(logging.ERROR)
@@ -160,7 +160,7 @@ class Hub:
         grid = self._grids.pop(run_id, None)
         if grid is None:
             return
-        grid.pull_messages([])  # gives back the room of the last reply
+        grid.give_back()
         for message_id in self._links.get_message_ids_from_run_id(grid.run.run_id):
             self._links.drop(message_id)
         self._links.stop_run(grid.run.run_id)
@@ -171,7 +171,7 @@ class Hub:
             self._fleet.renew_leases()
         for reply_id in self._gate.stalled():
             self._links.lose_reply(reply_id)
-            self._gate.leave(reply_id)
+            self._gate.give_way(reply_id)
 
 
 class HubGrid(Grid):
@@ -188,6 +188,7 @@ class HubGrid(Grid):
         self._asked: dict[str, Message] = {}  # without content
         self._most: dict[str, int] = {}  # bytes of arrays in its reply
         self._given: list[str] = []  # replies that are being folded
+        self._broken: list[str] = []  # of which pieces are kept
 
     def set_run(self, run: Run) -> None:
         """Refuse: a Grid belongs to the run it was made for."""
@@ -271,9 +272,16 @@ class HubGrid(Grid):
                 replies.append(self._open(asked, message_id, most_bytes))
                 continue
             away = not self._links.is_online(asked.metadata.dst_node_id)
-            self._links.drop(message_id)
+            if kept := self._links.drop(message_id, keep=True):
+                self._broken.append(kept)
             replies.append(_error(asked, AWAY if away else LOST))
         return replies
+
+    def give_back(self) -> None:
+        """Give back the room of every reply that was given, and of what is kept."""
+        for reply_id in (*self._given, *self._broken):
+            self._gate.leave(reply_id)
+        self._given, self._broken = [], []
 
     def awaited(self) -> list[tuple[int, str]]:
         """Node id and reason of every message without a whole answer."""
@@ -307,7 +315,9 @@ class HubGrid(Grid):
             return  # the site has not come online since our start: see `pull_messages`
         objects = get_all_nested_objects(message)
         for object_id in wanted:
-            links.store_object(run_id, session, object_id, objects[object_id].deflate())
+            found = objects[object_id]
+            content = found.piece if isinstance(found, Cut) else found.deflate()
+            links.store_object(run_id, session, object_id, content)
 
     def _open(self, asked: Message, message_id: str, most_bytes: int) -> Message:
         metadata, contents = self._links.take(message_id)

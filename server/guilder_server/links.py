@@ -5,6 +5,7 @@ Here a message is lost as soon as its site shows empty hands, and a reply counts
 when all of it has come. This module opens no socket; nothing in it is durable.
 """
 
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -14,10 +15,11 @@ from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkStat
 from flwr.supercore.constant import NodeStatus
 from flwr.supercore.date import now
 from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-from flwr.supercore.object_store.in_memory_object_store import InMemoryObjectStore
 from flwr.superlink.federation.noop_federation_manager import NoOpFederationManager
 
+from guilder_server.objects import Objects
 from guilder_server.uploads import UploadGate
+from guilder_shared.pieces import Content, Contents, Landing, Piece
 
 NOT_ONLINE = "is not online"
 
@@ -31,6 +33,14 @@ class Fate(Enum):
     AWAY = "away"  # its site is not there
 
 
+@dataclass(frozen=True)
+class Rest:
+    """What came of a reply that broke off: pieces, and where they and others land."""
+
+    landing: Landing
+    pieces: Contents
+
+
 class Links(InMemoryLinkState):
     """Nodes, messages and objects of the runs that are open now.
 
@@ -39,10 +49,11 @@ class Links(InMemoryLinkState):
     """
 
     def __init__(self, gate: UploadGate) -> None:
-        super().__init__(NoOpFederationManager(), InMemoryObjectStore(verify=True))
+        super().__init__(NoOpFederationManager(), Objects(verify=True))
         self._gate = gate
         self._lost: set[str] = set()
         self._trees: dict[str, tuple[str, ...]] = {}  # by root; children come first
+        self.landings: dict[str, Landing] = {}  # where a reply's pieces are put
 
     def activate_node(self, node_id: int, heartbeat_interval: float) -> bool:
         """Begin a lease anew, also where one is running: its old holder is gone."""
@@ -129,7 +140,7 @@ class Links(InMemoryLinkState):
                 return "works on it"
             return "has not fetched it yet"
 
-    def take(self, message_id: str) -> tuple[Metadata, dict[str, bytes]]:
+    def take(self, message_id: str) -> tuple[Metadata, Contents]:
         """Hand over the reply to an answered message and forget both.
 
         Returns:
@@ -139,30 +150,55 @@ class Links(InMemoryLinkState):
         with self.lock:
             reply_id = self.message_ins_id_to_message_res_id[message_id]
             metadata = self.message_res_store[reply_id].metadata
-            contents = {
+            contents: Contents = {
                 object_id: self.object_store.get(object_id) or b""
                 for object_id in self._trees[reply_id]
             }
             self.drop(message_id, leave=False)
         return metadata, contents
 
-    def drop(self, message_id: str, *, leave: bool = True) -> None:
+    def drop(
+        self, message_id: str, *, leave: bool = True, keep: bool = False
+    ) -> str | None:
         """Forget a message, its reply, and all objects that nobody else refers to.
 
         `leave` gives the reply's room back to the gate; who takes a reply does so
-        when it is folded.
+        when it is folded. `keep` leaves the pieces of a reply that broke off with the
+        gate instead, for its sender to go on from.
+
+        Returns:
+            The reply whose pieces are kept; None if none are.
         """
         with self.lock:
             reply_id = self.message_ins_id_to_message_res_id.get(message_id)
+            kept = self._keep(reply_id) if keep and reply_id else None
             self.delete_messages({message_id})
             self._lost.discard(message_id)
             for root in filter(None, (message_id, reply_id)):
+                self.landings.pop(root, None)
                 if session := self._object_push_session_by_root.get(root):
                     self._cleanup_push_session(session, cleanup_messages=False)
                 for object_id in reversed(self._trees.pop(root, (root,))):
                     self.object_store.delete(object_id)
-            if reply_id and leave:
+            if reply_id and leave and not kept:
                 self._gate.leave(reply_id)
+            return kept
+
+    def _keep(self, reply_id: str) -> str | None:
+        sender = self.nodes.get(self.message_res_store[reply_id].metadata.src_node_id)
+        if sender is None or sender.status == NodeStatus.UNREGISTERED:
+            return None
+        found: list[tuple[str, Any]] = [
+            (object_id, self.object_store.get(object_id))
+            for object_id in self._trees[reply_id]
+        ]
+        pieces: Contents = {n: each for n, each in found if isinstance(each, Piece)}
+        num_bytes = sum(map(len, pieces.values()))
+        landing = self.landings.get(reply_id)
+        if landing is None or not pieces:
+            return None
+        is_kept = self._gate.keep(reply_id, Rest(landing, pieces), num_bytes)
+        return reply_id if is_kept else None
 
     def store_message_and_object_tree(
         self, message: Message, object_tree: ObjectTree, session_id: str
@@ -202,10 +238,14 @@ class Links(InMemoryLinkState):
         with self.lock:
             return super().store_object(*args, **kwargs)
 
-    def get_object(self, run_id: int, object_id: str) -> bytes | None:
-        """Read one object."""
+    def get_object(self, run_id: int, object_id: str) -> Content | None:  # type: ignore[override]
+        """Read one object, where it is stored."""
         with self.lock:
             return super().get_object(run_id, object_id)
+
+    def size_of(self, object_id: str) -> int:
+        """Bytes of an object; 0 while it is not there."""
+        return len(self.object_store.get(object_id) or b"")
 
     def _is_answered(self, message_id: str) -> bool:
         reply_id = self.message_ins_id_to_message_res_id.get(message_id)

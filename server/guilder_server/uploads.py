@@ -6,7 +6,7 @@ alone. This module knows sizes and clocks, nothing of HTTP or Flower.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 IDLE_S = 20.0  # an upload that stands still this long is given up
@@ -26,15 +26,30 @@ class _Hold:
     moved_s: float
     received_bytes: int = 0
     whole: bool = False  # all is here; waits to be folded
+    rest: object = None  # what is here of a reply that broke off
+    yields: bool = False  # it stood still: whoever asks takes its room
+
+
+def _is_idle(hold: _Hold, now: float) -> bool:
+    """Whether what broke off waits for its sender longer than others should."""
+    broke_off = hold.rest is not None and now - hold.moved_s > IDLE_S
+    return hold.yields or broke_off
+
+
+def _sum(holds: Mapping[str, _Hold]) -> int:
+    return sum(hold.num_bytes for hold in holds.values())
 
 
 class UploadGate:
     """Who may upload now.
 
     A hold is taken when a reply is announced and given back when the reply is
-    folded, when nothing of it is wanted, when it is dropped, or when its sender
-    stands still. A caller that finds the gate taken is told so at once and comes
-    again: nobody waits inside a request.
+    folded, when nothing of it is wanted, or when it is dropped. A caller that finds the
+    gate taken is told so at once and comes again: nobody waits inside a request.
+
+    What came of a reply that broke off is kept in its hold, so that its sender goes on
+    from there: for 20 s it holds up others as an upload that stands still does, and
+    afterwards until somebody else wants the room.
 
     Args:
         budget_bytes: What may be on its way or waiting to be folded together.
@@ -70,12 +85,44 @@ class UploadGate:
             raise UploadSizeError
         size = self._largest_bytes if num_bytes is None else num_bytes
         with self._lock:
-            others = [h.num_bytes for s, h in self._holds.items() if s != site]
-            if others and sum(others) + size > self._budget_bytes:
-                return False
             now = self._clock()
-            self._holds[site] = _Hold(message_id, size, began_s=now, moved_s=now)
+            others = {s: h for s, h in self._holds.items() if s != site}
+            busy = {s: h for s, h in others.items() if not _is_idle(h, now)}
+            if busy and _sum(busy) + size > self._budget_bytes:
+                return False
+            own = self._holds.get(site)
+            hold = _Hold(message_id, size, began_s=now, moved_s=now)
+            if own is not None and own.rest is not None:
+                hold.rest, hold.received_bytes = own.rest, own.received_bytes
+                hold.began_s = own.began_s + now - own.moved_s
+            fits = _sum(others) + size <= self._budget_bytes
+            self._holds = (others if fits else busy) | {site: hold}
             return True
+
+    def keep(self, message_id: str, rest: object, num_bytes: int) -> bool:
+        """Keep what came of a reply that broke off; False if it holds no room.
+
+        Args:
+            message_id: The reply.
+            rest: What is here of it; given back by `take_rest`.
+            num_bytes: And its size.
+        """
+        with self._lock:
+            for hold in self._holds.values():
+                if hold.message_id == message_id:
+                    hold.rest, hold.received_bytes = rest, num_bytes
+                    hold.moved_s = self._clock()
+                    return True
+            return False
+
+    def take_rest(self, site: str) -> object:
+        """What is here already of what a site sends now; None if nothing is."""
+        with self._lock:
+            hold = self._holds.get(site)
+            rest = None if hold is None else hold.rest
+            if hold is not None:
+                hold.rest = None
+            return rest
 
     def received(self, site: str, num_bytes: int) -> None:
         """Count bytes of a site's upload as they come in.
@@ -108,6 +155,13 @@ class UploadGate:
                 if hold.message_id != message_id
             }
 
+    def give_way(self, message_id: str) -> None:
+        """Let whoever asks have the room of a reply whose sender stands still."""
+        with self._lock:
+            for hold in self._holds.values():
+                if hold.message_id == message_id:
+                    hold.yields = True
+
     def stalled(self) -> list[str]:
         """Name the replies whose senders stand still; they keep their room."""
         now = self._clock()
@@ -115,7 +169,7 @@ class UploadGate:
             return [
                 hold.message_id
                 for hold in self._holds.values()
-                if not hold.whole
+                if not (hold.whole or hold.yields or hold.rest is not None)
                 and (
                     now - hold.moved_s > IDLE_S
                     or now - hold.began_s

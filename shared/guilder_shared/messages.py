@@ -112,10 +112,10 @@ class TurnRequest:
     turn_no: int  # 1, 2, …: rounds and spare turns together
     round_no: int
     study_digest: str
-    model: bytes  # safetensors
+    model: Buffer  # safetensors
     receipt: Receipt | None = None  # for the last turn of this site, if committed
     witness: Head | None = None  # what the server remembers of this site's ledger
-    control: bytes = b""  # safetensors: the global control variate, if there is one
+    control: Buffer = b""  # safetensors: the global control variate, if there is one
     control_base: int = 0  # the turn whose own variate this begins from; 0: none
 
     def fingerprint(self) -> str:

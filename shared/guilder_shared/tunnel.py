@@ -1,8 +1,8 @@
 """A plain connection to a server, straight or through the proxy that stands before it.
 
-The proxy is the one that HTTPS_PROXY names, unless NO_PROXY or the server's being this
-machine says otherwise; it is asked for a tunnel (CONNECT) and learns the server's host
-and port. What runs inside is the caller's.
+The proxy is the one that HTTPS_PROXY or ALL_PROXY names, unless NO_PROXY or the
+server's being this machine says otherwise; it is asked for a tunnel (CONNECT) and
+learns the server's host and port. What runs inside is the caller's.
 """
 
 import base64
@@ -24,7 +24,8 @@ def proxy_to(host: str) -> str:
     """The URL of the proxy on the way to a host; empty where there is none."""
     if is_this_machine(host) or urllib.request.proxy_bypass(host):
         return ""
-    return urllib.request.getproxies().get("https", "")
+    known = urllib.request.getproxies()
+    return known.get("https") or known.get("all", "")
 
 
 def is_this_machine(host: str) -> bool:
@@ -45,14 +46,26 @@ def connect(host: str, port: int, timeout_s: float) -> socket.socket:
     proxy = proxy_to(host)
     if not proxy:
         return socket.create_connection((host, port), timeout_s)
+    try:
+        return through(proxy, host, port, timeout_s)
+    except TunnelRefusedError as error:
+        raise TunnelRefusedError(0, f"the proxy said: {error.strerror}") from None
+
+
+def through(proxy: str, host: str, port: int, timeout_s: float | None) -> socket.socket:
+    """Connect to `host:port` through one proxy; raises as `ask`.
+
+    Args:
+        proxy: Its URL, or its host and port alone; it does not itself speak TLS.
+        host: Of the server.
+        port: And its port.
+        timeout_s: For each step; None waits as long as it takes.
+    """
     parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
     place = (parts.hostname or "", parts.port or 3128)
     plain = socket.create_connection(place, timeout_s)
     try:
         ask(plain, address(host, port), parts)
-    except TunnelRefusedError as error:
-        plain.close()
-        raise TunnelRefusedError(0, f"the proxy said: {error.strerror}") from None
     except BaseException:
         plain.close()
         raise

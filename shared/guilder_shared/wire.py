@@ -1,4 +1,4 @@
-"""Messages ⇄ Flower records: the one place in shared that knows Flower.
+"""Messages ⇄ Flower records: with `pieces`, the one place in shared that knows Flower.
 
 A message is one ConfigRecord (what differs by site) and at most one ArrayRecord
 holding the model as a single uint8 array, because every Flower object is a signed
@@ -11,8 +11,9 @@ from io import BytesIO
 from typing import Any, Final
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
+from guilder_shared import pieces
 from guilder_shared.errors import IntegrityError
 from guilder_shared.messages import (
     Answer,
@@ -48,11 +49,11 @@ def model_record(model: Buffer | Sequence[Buffer]) -> ArrayRecord:
     Args:
         model: Its bytes, in one piece or several; they are copied once.
     """
-    pieces = [model] if isinstance(model, Buffer) else model
-    num_bytes = sum(map(len, pieces))
-    data = b"".join([_npy_header(num_bytes), *pieces])
-    array = Array("uint8", (num_bytes,), "numpy.ndarray", data)
-    return ArrayRecord({"bytes": array})
+    parts = [model] if isinstance(model, Buffer) else model
+    array = pieces.array_of([_npy_header(sum(map(len, parts))), *parts])
+    record = ArrayRecord()  # given arrays, it would make new ones
+    record["bytes"] = array
+    return record
 
 
 def _npy_header(num_bytes: int) -> bytes:
@@ -146,10 +147,10 @@ def decode_request(content: RecordDict) -> TurnRequest:
         turn_no=fields.count("turn_no"),
         round_no=fields.count("round_no"),
         study_digest=fields.name("study_digest"),
-        model=bytes(_model_bytes(content)),
+        model=_model_bytes(content),
         receipt=fields.receipt(),
         witness=fields.head("witness"),
-        control=bytes(_model_bytes(content, CONTROL)) if has_control else b"",
+        control=_model_bytes(content, CONTROL) if has_control else b"",
         control_base=fields.count("control_base") if has_control else 0,
     )
 

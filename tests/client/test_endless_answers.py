@@ -11,7 +11,7 @@ import pytest
 from flwr.proto import fleet_pb2
 
 from guilder_client import outbound
-from guilder_client.node import _Client
+from guilder_client.calls import Calls
 from guilder_shared import certificates, tls
 
 MIB = 1024 * 1024
@@ -85,7 +85,7 @@ def test_an_answer_without_end_is_refused_by_its_head(
     keys = consortium.site("alder")
     files = tls.KeyFiles(keys / "site.key", keys / "site.pem", keys / "ca.pem")
     way = outbound.client(url, tls.client_context(files))
-    client = _Client(url, way, certificates.load_tls_key(keys / "site.key"))
+    client = Calls(url, way, certificates.load_tls_key(keys / "site.key"))
 
     with pytest.raises(httpx.RemoteProtocolError):
         client.ActivateNode(fleet_pb2.ActivateNodeRequest())

@@ -20,8 +20,10 @@ FLWR_PRIVATE = (
     "server/guilder_server/hub.py",
     "server/guilder_server/fleet.py",
     "server/guilder_server/links.py",
-    "server/guilder_server/replies.py",
+    "server/guilder_server/objects.py",
+    "client/guilder_client/calls.py",
     "client/guilder_client/node.py",
+    "shared/guilder_shared/pieces.py",
     "client/guilder_client/disclosure.py",  # reads what the node sends
     "client/guilder_client/rehearsal.py",  # stands in for the server
     "simulations/guilder_simulations/inprocess.py",

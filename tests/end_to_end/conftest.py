@@ -16,7 +16,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 
 from guilder_client import outbound
-from guilder_client.node import _Client
+from guilder_client.calls import Calls
 from guilder_shared import certificates, tls
 
 
@@ -28,7 +28,7 @@ class Attacker:
         self.tls = tls.client_context(keys)
         way = outbound.client(self.url, self.tls)
         key = certificates.load_tls_key(keys / "site.key")
-        self.client = _Client(self.url, way, key)
+        self.client = Calls(self.url, way, key)
         self.node_id = 0
 
     def activate(self) -> int:

@@ -57,6 +57,7 @@ from guilder_shared.messages import (
     unpack,
 )
 from guilder_shared.orders import Order
+from guilder_shared.pieces import Contents
 from guilder_shared.proto import control_pb2
 from guilder_shared.study import Study
 from guilder_simulations.studies import path_of
@@ -117,11 +118,12 @@ def on_flower(content: RecordDict, decode: Callable[[RecordDict], Any]) -> Case:
     lengths = [len(objects[name]) for name in names]
 
     def build(data: bytes) -> None:
-        parts, start = {}, 0
+        parts: Contents = {}
+        start = 0
         for name, length in zip(names, lengths, strict=True):
-            parts[name] = data[start : start + length]
+            last = name == names[-1]
+            parts[name] = data[start:] if last else data[start : start + length]
             start += length
-        parts[names[-1]] += data[start:]
         with contextlib.suppress(ValueError):  # what the node takes for no message
             built = _inflate(message.object_id, parts)
             if built.has_content():
@@ -150,7 +152,8 @@ def at_the_fleet(path: str, body: Callable[[int], Any]) -> Case:
             "guilder-upload-bytes": "100000",
         }
         headers = {name.lower(): value for name, value in headers.items()}
-        request = Request("alder", key, FLEET + path, headers, data)
+        pieces = [data[:100], data[100:]]
+        request = Request("alder", key, FLEET + path, headers, pieces)
         return asyncio.run(fleet.answer(request)).status
 
     activation = fleet_pb2.ActivateNodeRequest(public_key=key, heartbeat_interval=15)

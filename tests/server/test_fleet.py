@@ -3,12 +3,11 @@
 import asyncio
 
 import pytest
-from flwr.proto.message_pb2 import PullObjectResponse
 from flwr.supercore.error import FlowerError
 from flwr.supercore.error.catalog import API_ERROR_MAP
 
 from guilder_server.edge import Request
-from guilder_server.fleet import FLEET, Fleet, answered
+from guilder_server.fleet import FLEET, Fleet
 from guilder_server.links import Links
 from guilder_server.uploads import UploadGate
 
@@ -31,24 +30,8 @@ def test_an_error_of_flowers_never_tells_a_site_to_leave_for_good(
         raise FlowerError(code, "an ended run")
 
     monkeypatch.setattr(fleet, "_authenticate", refuse)
-    request = Request("a", b"key", FLEET + "pull-object", {}, b"")
+    request = Request("a", b"key", FLEET + "pull-object", {}, [b""])
 
     answer = asyncio.run(fleet.answer(request))
 
     assert answer.status != 403
-
-
-@pytest.mark.parametrize("num_bytes", [0, 1, 127, 128, 16_383, 16_384, 5_242_880])
-def test_an_object_sent_from_where_it_lies_is_what_protobuf_would_send(
-    num_bytes: int,
-) -> None:
-    content = bytes(range(256)) * (num_bytes // 256) + bytes(num_bytes % 256)
-    reply = PullObjectResponse(
-        object_found=True, object_available=True, object_content=content
-    )
-    whole = reply.SerializeToString()
-
-    answer = answered(reply, content)
-
-    assert answer.body + answer.shared == whole
-    assert answer.shared is content or not content

@@ -193,8 +193,9 @@ def test_a_model_that_is_not_finite_is_refused(value: float) -> None:
 def test_a_spoilt_array_header_is_no_error_of_python(shape: bytes) -> None:
     content = wire.encode_reply(REPLY)
     array = content.array_records["model"]["bytes"]
-    start = array.data.index(b"(")
-    spoilt = array.data[:start] + shape + array.data[start + len(shape) :]
+    data = bytes(array.data)
+    start = data.index(b"(")
+    spoilt = data[:start] + shape + data[start + len(shape) :]
     array = Array(array.dtype, array.shape, array.stype, spoilt)
     content["model"] = ArrayRecord({"bytes": array})
 
