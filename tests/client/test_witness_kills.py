@@ -54,6 +54,12 @@ STUDY = Study.model_validate(
     }
 )
 PLAN = accounting.solve(STUDY)
+MEASURED = Study.model_validate(
+    {
+        **STUDY.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "evaluation": {"on": "charged", "rows": 0.4, "share": 1.0},
+    }
+)
 
 
 def killed_at(
@@ -90,21 +96,22 @@ POINTS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def carry_through(folder: Path, site: Site) -> Heads:
+def carry_through(
+    folder: Path, site: Site, study: Study = STUDY, name: str = "r"
+) -> Heads:
     """A server's run with one deployed site, from wherever it was."""
     storage = folder / "server"
     storage.mkdir(exist_ok=True)
-    run = storage / "runs" / "r"
-    has_runs = (run / "run.db").exists()
-    heads = Heads.open(storage, has_runs=has_runs)
-    if has_runs:
+    run = storage / "runs" / name
+    heads = Heads.open(storage, has_runs=(storage / "runs").exists())
+    plan = PLAN if study is STUDY else accounting.solve(study)
+    if (run / "run.db").exists():
         store = RunStore.open(run)
     else:
-        facts = {"run_id": "r", "plan": PLAN.facts()}
-        store = RunStore.create(run, STUDY, facts)
+        store = RunStore.create(run, study, {"run_id": name, "plan": plan.facts()})
     grid = InProcessGrid(client_app.make_app(lambda _context: site), ("a",))
     try:
-        task = rounds.Run(STUDY, PLAN, store, lambda _weights: {}, heads=heads)
+        task = rounds.Run(study, plan, store, lambda _weights: {}, heads=heads)
         rounds.run(task, Sites(grid))
     finally:
         store.close()
@@ -112,6 +119,23 @@ def carry_through(folder: Path, site: Site) -> Heads:
 
 
 ALSO_BEFORE = ("the server remembers the first head", "a site keeps the last receipt")
+
+
+def killed(
+    site_at: SiteAt, folder: Path, point: tuple[Any, ...], *, done: bool, **run: Any
+) -> Site:
+    """A server and a site that died there, both; the site opened again."""
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        try:
+            site = site_at(folder)
+            killed_at(*point, done=done)
+            carry_through(folder, site, **run)
+        finally:
+            os._exit(3)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status), status
+    return site_at(folder)  # checks chain and signatures
 
 
 @pytest.mark.parametrize(
@@ -131,17 +155,7 @@ def test_killed_at_a_durable_write_both_sides_remember_the_same(
     (tmp_path / "data.csv").write_text("x,y\n" + "0.2,0\n0.9,1\n" * 50)
     site_at(tmp_path).ledger.shut()  # its keys and its officer's orders are there
 
-    child = os.fork()
-    if child == 0:  # pragma: no cover
-        try:
-            site = site_at(tmp_path)
-            killed_at(*POINTS[point], done=done)
-            carry_through(tmp_path, site)
-        finally:
-            os._exit(3)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status), status
-    site = site_at(tmp_path)  # checks chain and signatures
+    site = killed(site_at, tmp_path, POINTS[point], done=done)
 
     heads = carry_through(tmp_path, site)
 
@@ -162,3 +176,55 @@ def test_killed_at_a_durable_write_both_sides_remember_the_same(
     ]
     assert len(told) == ROUNDS
     assert all(witnessing.is_signed(each, "a") for each in told)
+
+
+MEASURING: dict[str, tuple[Any, ...]] = {
+    "the server remembers what was measured": (durable, "write", 5, "heads.json"),
+    "the server keeps what was measured": (RunStore, "measure", 1),
+}
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("point", list(MEASURING))
+@pytest.mark.slow
+def test_killed_while_it_measures_both_sides_remember_the_same(
+    site_at: SiteAt, tmp_path: Path, point: str, done: bool
+) -> None:
+    (tmp_path / "data.csv").write_text("x,y\n" + "0.2,0\n0.9,1\n" * 50)
+    site_at(tmp_path).ledger.shut()
+    run: dict[str, Any] = {"study": MEASURED, "name": "measured"}
+
+    site = killed(site_at, tmp_path, MEASURING[point], done=done, **run)
+    heads = carry_through(tmp_path, site, **run)
+
+    (grant,) = site.ledger.grants()
+    assert grant.closed
+    assert list(grant.turns) == list(range(1, ROUNDS + 2))
+    assert [bool(turn.measures) for turn in grant.turns.values()] == [
+        *[False] * ROUNDS,
+        True,
+    ]
+    newest, witness = heads.newest("a"), site.ledger.witnesses()[grant.server]
+    assert newest is not None
+    assert newest.head_no == len(witness.heads) == ROUNDS + 1
+    assert newest.commitment == witness.heads[-1].commitment
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_killed_while_it_states_what_a_server_forgot_a_site_states_it_once(
+    site_at: SiteAt, tmp_path: Path, done: bool
+) -> None:
+    (tmp_path / "data.csv").write_text("x,y\n" + "0.2,0\n0.9,1\n" * 50)
+    site = site_at(tmp_path)
+    carry_through(tmp_path, site)
+    site.ledger.shut()
+    (tmp_path / "server" / "heads.json").unlink()
+
+    point = (Journal, "append", 1, "forgot")
+    site = killed(site_at, tmp_path, point, done=done, name="next")
+    carry_through(tmp_path, site, name="next")
+
+    kinds = [entry.kind for entry in site.ledger.entries()]
+    (stated,) = [e.content() for e in site.ledger.entries() if e.kind == "forgot"]
+    assert (stated["head_no"], stated["remembers"]) == (ROUNDS, 0)
+    assert kinds.index("forgot") < len(kinds) - 1 - kinds[::-1].index("reserve")

@@ -34,7 +34,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "persons": {"privacy": PERSON},
     "site": {"privacy": {"unit": "site"}},
     "none": {"privacy": {"mechanism": "none"}},
-    "charged": {"evaluation": {"on": "charged", "rows": 0.4, "share": 1.0}},
+    "charged": {"evaluation": {"on": "charged", "rows": 0.4, "share": 1.0, "every": 1}},
     "statistics": {**ASKED, "privacy": {"unit": "person"}},
 }
 
