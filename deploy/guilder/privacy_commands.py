@@ -98,13 +98,16 @@ def consortium(
     """
     from guilder_shared import durable
     from guilder_shared.reports import consortium as together
+    from guilder_shared.reports import consortium_page
     from guilder_shared.reports.texts import LANGUAGES
 
     if language not in LANGUAGES:
         raise typer.BadParameter(f"{language!r} is not one of en, zh")
     found = together.combine(files)
-    durable.write(out, together.page(found, language).encode())
-    together.write(found, out.with_suffix(".json"))
+    beside = out.with_suffix(".json")
+    html = consortium_page.page(found, language, file=beside.name)
+    durable.write(out, html.encode())
+    together.write(found, beside)
     told = {name: part for name, part in found.items() if name != "reports"}
     typer.echo(json.dumps(told) if as_json else str(out))
 

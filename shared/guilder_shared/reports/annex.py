@@ -10,7 +10,7 @@ from typing import Any
 from guilder_shared.reports import pictures, questions
 from guilder_shared.reports.build import Report
 from guilder_shared.reports.facts import Facts
-from guilder_shared.reports.marks import DASH, number, table, text
+from guilder_shared.reports.marks import DASH, bullets, number, table, text
 from guilder_shared.reports.texts import Texts
 
 
@@ -81,8 +81,7 @@ def _guarantee(study: Report, facts: Facts, say: Texts) -> str:
 
 def _outside(report: Report, say: Texts) -> str:
     seen = say.not_protected(report["not_protected"])
-    listed = "".join(f"<li>{text(each)}</li>" for each in seen)
-    told = f"<h3>{text(say('seen'))}</h3><ul>{listed}</ul>"
+    told = f"<h3>{text(say('seen'))}</h3>{bullets(seen)}"
     return told + _fixed(questions.OUTSIDE, "d", say)
 
 

@@ -1,4 +1,4 @@
-"""One page over several sites' reports: each is verified first, none is believed.
+"""Several sites' reports as one: each is verified first, none is believed.
 
 Computed from signed reports by whoever holds them; it carries no signature of its own,
 for everybody can compute it again. Reads no ledger and no row.
@@ -8,7 +8,7 @@ alone, over as many sites as the study says one person can be at.
 """
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,8 @@ from guilder_shared import durable
 from guilder_shared.errors import IntegrityError
 from guilder_shared.messages import sha256
 from guilder_shared.reports import claims, files
-from guilder_shared.reports.approvals import fingerprint
 from guilder_shared.reports.build import SCHEMA as REPORT
 from guilder_shared.reports.crosscheck import cross_check
-from guilder_shared.reports.marks import code, number, table, text
-from guilder_shared.reports.page import STYLE, silences
-from guilder_shared.reports.texts import Texts
 from guilder_shared.reports.verify import Verification, check, verification, verify
 
 SCHEMA = "guilder-consortium-1"
@@ -195,75 +191,3 @@ def _at_site(site: str, study: Report) -> Report:
         "approval": study["approval"]["order_id"],
         "simulated": study["guarantee"]["simulated"],
     }
-
-
-def page(found: Report, language: str = "en") -> str:
-    """The same as one HTML page; every value is escaped.
-
-    Args:
-        found: From `combine`.
-        language: "en" or "zh".
-    """
-    say = Texts(language)
-    title = text(say("consortium", num=len(found["sites"])))
-    head = (say("site"), say("key"), say("as_of"), say("entry"), say("file"))
-    sites = (
-        (
-            each["site"],
-            fingerprint(each["public_key"]),
-            each["as_of"],
-            each["head"]["seq"],
-            each["sha256"],
-        )
-        for each in found["sites"]
-    )
-    parts = [
-        f"<h1>{title}</h1>",
-        f"<p>{text(say('consortium_text'))}</p>",
-        table(head, sites, say("who")),
-        *(_study_part(study, say) for study in found["studies"]),
-        f"<h2>{text(say('not_protected'))}</h2>",
-        *(_silent_part(report, say) for report in found["reports"]),
-    ]
-    tag = "zh-Hans" if language == "zh" else "en"
-    return (
-        f'<!doctype html>\n<html lang="{tag}"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body><main>\n"
-        + "\n".join(parts)
-        + "\n</main></body></html>\n"
-    )
-
-
-def _silent_part(report: Report, say: Texts) -> str:
-    return f"<h3>{text(report['site']['name'])}</h3>" + silences(report, say)
-
-
-def _study_part(study: Report, say: Texts) -> str:
-    unit = study["unit"]
-    parts = [
-        f"<h2>{text(study['name'])}</h2>",
-        f"<p>{text(study['purpose'])}<br>{code(study['digest'])}</p>",
-        f"<p>{text(say('unit'))}: {text(say.unit(unit))}, "
-        f"{text(say.adjacency(unit))}; {text(say('each_site'))}</p>",
-        table(_head(say), _rows(study["sites"], say), study["name"]),
-    ]
-    told = study["across_sites"]
-    if told is not None:
-        sums = {name: number(told[name], say) for name in ("epsilon", "delta")}
-        parts.append(f"<p>{text(say('across', sites=told['max_sites'], **sums))}</p>")
-    return "".join(parts)
-
-
-def _head(say: Texts) -> list[str]:
-    names = ("site", "accepted", "turns", "order")
-    return [say(name) for name in names]
-
-
-def _rows(lines: Iterable[Report], say: Texts) -> Iterable[tuple[object, ...]]:
-    for line in lines:
-        promise = f"{number(line['epsilon'], say)}, {line['delta']:g}"
-        if line["simulated"]:
-            promise += f" ({say('simulated')})"
-        turns = f"{line['num_turns_spent']} / {line['num_turns']}"
-        yield line["site"], promise, turns, line["approval"][:16]

@@ -18,6 +18,11 @@ def code(value: object) -> str:
     return f"<code>{text(value)}</code>"
 
 
+def bullets(sentences: Iterable[str]) -> str:
+    """A list of sentences."""
+    return "<ul>" + "".join(f"<li>{text(each)}</li>" for each in sentences) + "</ul>"
+
+
 def number(value: float | None, say: Texts) -> str:
     """A number, or that there is none because nothing is protected."""
     return say("none") if value is None else f"{value:g}"

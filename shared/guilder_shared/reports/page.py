@@ -8,7 +8,7 @@ not protected and how to verify; `annex.py` has the rest.
 from guilder_shared.reports import annex, pictures
 from guilder_shared.reports.approvals import fingerprint
 from guilder_shared.reports.build import Report
-from guilder_shared.reports.marks import code, number, table, text
+from guilder_shared.reports.marks import bullets, code, number, table, text
 from guilder_shared.reports.texts import Texts
 
 STYLE = """
@@ -36,31 +36,36 @@ def page(report: Report, language: str = "en") -> str:
         language: "en" or "zh".
     """
     say = Texts(language)
-    title = text(say("title", site=report["site"]["name"]))
     parts = [
-        f"<h1>{title}</h1>",
-        _section(say("who"), _who(report, say)),
-        _section(say("hidden"), _hidden(report, say)),
-        _section(say("spent"), _spent(report, say)),
-        _section(say("approved"), _approved(report, say)),
-        _section(say("not_protected"), _not_protected(report, say)),
-        _section(say("verify"), _verify(report, say)),
+        section(say("who"), _who(report, say)),
+        section(say("hidden"), _hidden(report, say)),
+        section(say("spent"), spent(report, say)),
+        section(say("approved"), approved(report, say)),
+        section(say("not_protected"), _not_protected(report, say)),
+        section(say("verify"), _verify(report, say)),
         '<div class="annex">',
         f"<h1>{text(say('annex'))}</h1>",
         annex.annex(report, say),
         "</div>",
     ]
+    return document(say("title", site=report["site"]["name"]), parts, language)
+
+
+def document(title: str, parts: list[str], language: str) -> str:
+    """The file: its head, its title and these parts."""
     tag = "zh-Hans" if language == "zh" else "en"
+    name = text(title)
     return (
         f'<!doctype html>\n<html lang="{tag}"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body><main>\n"
-        + "\n".join(parts)
+        f"<title>{name}</title><style>{STYLE}</style></head><body><main>\n"
+        + "\n".join([f"<h1>{name}</h1>", *parts])
         + "\n</main></body></html>\n"
     )
 
 
-def _section(title: str, body: str) -> str:
+def section(title: str, body: str) -> str:
+    """One question of page one, with its answer."""
     return f"<h2>{text(title)}</h2>\n{body}"
 
 
@@ -90,7 +95,8 @@ def _hidden(report: Report, say: Texts) -> str:
     return "".join(annex.promise(study, say) for study in report["studies"])
 
 
-def _spent(report: Report, say: Texts) -> str:
+def spent(report: Report, say: Texts) -> str:
+    """Each budget: its lifetime, its period, a gauge."""
     if not report["budgets"]:
         return f"<p>{text(say('no_budget'))}</p>"
     return "".join(_budget(budget, say) for budget in report["budgets"])
@@ -127,7 +133,8 @@ def _budget(budget: Report, say: Texts) -> str:
     return "".join(parts)
 
 
-def _approved(report: Report, say: Texts) -> str:
+def approved(report: Report, say: Texts) -> str:
+    """Each study's order, and whose key signed it."""
     if not report["studies"]:
         return f"<p>{text(say('nobody'))}</p>"
     head = (say("study"), say("order"), say("officer"), say("until"))
@@ -145,9 +152,12 @@ def _approved(report: Report, say: Texts) -> str:
 
 
 def _not_protected(report: Report, say: Texts) -> str:
-    sentences = say.not_protected(report["not_protected"])
-    listed = "".join(f"<li>{text(each)}</li>" for each in sentences)
-    return f"<ul>{listed}</ul>" + silences(report, say)
+    return listed(report, say) + silences(report, say)
+
+
+def listed(report: Report, say: Texts) -> str:
+    """What an observer sees although nothing of it is charged."""
+    return bullets(say.not_protected(report["not_protected"]))
 
 
 def silences(report: Report, say: Texts) -> str:

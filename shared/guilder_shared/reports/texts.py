@@ -71,6 +71,14 @@ TEXTS: dict[str, tuple[str, str]] = {
         "本页显示签名文件 {file} 的内容；只有该文件可以验证。在任何装有 Guilder "
         "的计算机上离线运行：{command}。请将上面的公钥与机构另行告知的公钥核对。",
     ),
+    "verify_all": (
+        "This page shows what the file {file} holds: every site's signed report, whole; "
+        "only the file can be verified. On any computer with Guilder, without a network: "
+        "{command}. Compare the keys above with those that the sites gave you in another "
+        "way.",
+        "本页显示文件 {file} 的内容：各机构的完整签名报告；只有该文件可以验证。在任何装有 "
+        "Guilder 的计算机上离线运行：{command}。请将上面的公钥与各机构另行告知的公钥核对。",
+    ),
     "annex": ("Annex", "附录"),
     "study": ("Study", "研究"),
     "unit": ("Unit and adjacency", "保护单位与邻接关系"),

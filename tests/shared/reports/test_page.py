@@ -15,7 +15,7 @@ from guilder_shared import reports
 from guilder_shared.errors import IntegrityError
 from guilder_shared.identity import SigningKey
 from guilder_shared.privacy.ledger import Ledger
-from guilder_shared.reports import consortium, words
+from guilder_shared.reports import consortium, consortium_page, words
 from guilder_shared.reports.approvals import fingerprint
 from guilder_shared.reports.texts import NOT_PROTECTED_ZH, TEXTS
 from guilder_shared.study import Study
@@ -181,8 +181,14 @@ def test_a_consortium_is_one_page_of_verified_reports(
     assert [each["site"] for each in line["sites"]] == ["bank-a", "bank-b"]
     assert line["across_sites"]["epsilon"] == 3
     for language in ("en", "zh"):
-        html = text_of(consortium.page(found, language))
-        assert "bank-b" in html
+        page = consortium_page.page(found, language, file="all.json")
+        place = ["en", "zh"].index(language)
+        asked = re.findall("<h2>(.*?)</h2>", page)
+        assert asked == [TEXTS[name][place] for name in QUESTIONS]
+        html = text_of(page)
+        assert html.count("bank-b") >= 5  # whose key, promise, budget, order, servers
+        assert re.search("2.5 left of 4 for the whole lifetime|剩余 2.5", html)
+        assert "guilder privacy verify all.json" in html
         assert not NEVER_CLAIMED.search(html)
     paths[1].write_bytes(paths[1].read_bytes().replace(b"bank-b", b"bank-c", 1))
     with pytest.raises(IntegrityError):
@@ -250,10 +256,13 @@ def test_everything_renders_and_nothing_runs_over(
 @pytest.mark.skipif(not AXE.is_file(), reason="GUILDER_AXE names no axe.min.js")
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_axe_finds_nothing(ledger: Ledger, tmp_path: Path, language: str) -> None:
+    paths = [reports.write(ledger, tmp_path)]
+    together = consortium_page.page(consortium.combine(paths), language)
     script = AXE.read_text("utf-8").replace("</script", "<\\/script") + TELL
     script += "axe.run().then(r => tell(r.violations.map(v => v.id)));"
 
-    assert in_a_browser(pages(ledger, tmp_path)[language], tmp_path, script) == []
+    for html in (pages(ledger, tmp_path)[language], together):
+        assert in_a_browser(html, tmp_path, script) == []
 
 
 def epsilons(value: Any, above: tuple[dict[str, Any], ...] = ()) -> Iterator[Any]:

@@ -10,7 +10,7 @@ from guilder_shared.identity import SigningKey
 from guilder_shared.messages import Head
 from guilder_shared.officer import Officer
 from guilder_shared.privacy.ledger import Ledger
-from guilder_shared.reports import consortium
+from guilder_shared.reports import consortium, consortium_page
 
 KEY, OFFICERS_KEY, SERVERS_KEY = (SigningKey.generate() for _ in range(3))
 SERVER, NOON = "https://s", 1_800_000_000.0  # 2027-01-15T08:00:00Z
@@ -132,4 +132,4 @@ def test_a_consortiums_page_names_them_by_site(ledger: Ledger, tmp_path: Path) -
 
     found = consortium.combine([reports.write(ledger, tmp_path)])
 
-    assert "remembered nothing" in consortium.page(found)
+    assert "remembered nothing" in consortium_page.page(found)
