@@ -18,7 +18,7 @@ from guilder_shared.privacy import isolation, witness
 from guilder_shared.privacy.bookkeeping import batches, memory
 from guilder_shared.privacy.bookkeeping.batches import Chunk
 from guilder_shared.privacy.bookkeeping.loading import Fetch, Fetched
-from guilder_shared.privacy.bookkeeping.step import PrivateStep
+from guilder_shared.privacy.bookkeeping.private_step import PrivateStep
 from guilder_shared.privacy.bookkeeping.sums import Sum
 from guilder_shared.privacy.shares import Shares
 
