@@ -12,8 +12,10 @@ Review, crash order: in memory only. Nothing that was drawn outlives the object,
 step that fails takes its noise with it: run again, the turn has fresh keys.
 """
 
-from concurrent.futures import Future, ThreadPoolExecutor
+import threading
+import weakref
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 
 import numpy as np
 
@@ -46,6 +48,15 @@ class Order:
         return self.keys.key("noise", self.step)
 
 
+@dataclass
+class _Drawer:
+    """A thread that draws what is asked for, one after the other, until None comes."""
+
+    asked: SimpleQueue[tuple[Order, Floats] | None]
+    drawn: SimpleQueue[tuple[Order, Floats | BaseException]]
+    thread: threading.Thread
+
+
 class NoiseAhead:
     """One step's noise at a time, made in the background where that is worth it.
 
@@ -54,8 +65,8 @@ class NoiseAhead:
     """
 
     def __init__(self) -> None:
-        self._pool: ThreadPoolExecutor | None = None
-        self._drawing: tuple[Order, Future[Floats]] | None = None
+        self._drawer: _Drawer | None = None
+        self._drawing: Order | None = None
         self._memory = np.empty(0, dtype=np.float64)
         self._taken_until = -1
 
@@ -64,10 +75,12 @@ class NoiseAhead:
         self.drop()
         if order.num <= _FEW:  # a thread would cost more
             return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(1, "noise")
-        drawing = self._pool.submit(_draw, order, self._room(order), 1)
-        self._drawing = (order, drawing)
+        if self._drawer is None:
+            self._drawer = _begin()
+            # the thread knows its two queues and not this object
+            weakref.finalize(self, self._drawer.asked.put, None)
+        self._drawer.asked.put((order, self._room(order)))
+        self._drawing = order
 
     def take(self, order: Order, *, threads: int = 1) -> Floats:
         """The order's noise, `noise.draw`'s numbers; it may be overwritten.
@@ -84,31 +97,75 @@ class NoiseAhead:
         if order.step <= self._taken_until:
             raise ValueError(f"the noise of step {order.step} was taken before")
         self._taken_until = order.step
-        if self._drawing is not None and self._drawing[0] == order:
-            (_, drawing), self._drawing = self._drawing, None
-            return drawing.result()
+        if self._drawing == order:
+            found = self._wait()
+            if isinstance(found, BaseException):
+                raise found
+            return found
         self.drop()
         return _draw(order, self._room(order), threads)
 
     def drop(self) -> None:
         """Forget what was drawn, once nobody writes into its memory any more."""
         if self._drawing is not None:
-            (_, drawing), self._drawing = self._drawing, None
-            if not drawing.cancel():
-                drawing.exception()  # waits; what failed is dropped as well
+            self._wait()  # what failed is dropped as well
 
     def close(self) -> None:
         """End the thread; the object can be used again."""
         self.drop()
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown()
+        drawer, self._drawer = self._drawer, None
+        if drawer is not None:
+            drawer.asked.put(None)
+            drawer.thread.join()
+
+    def _wait(self) -> Floats | BaseException:
+        """What came of the order that is being drawn; it is no longer, then."""
+        assert self._drawer is not None
+        while True:  # what an interrupted wait has left in the queue is another's
+            order, found = self._drawer.drawn.get()
+            if order is self._drawing:
+                self._drawing = None
+                return found
 
     def _room(self, order: Order) -> Floats:
         even = (order.num + 1) // 2 * 2
         if len(self._memory) < even:
             self._memory = np.empty(even, dtype=np.float64)
         return self._memory[:even]
+
+
+def _begin() -> _Drawer:
+    asked: SimpleQueue[tuple[Order, Floats] | None] = SimpleQueue()
+    drawn: SimpleQueue[tuple[Order, Floats | BaseException]] = SimpleQueue()
+    # a pool's thread costs a step three times as long to wake
+    thread = threading.Thread(
+        target=_serve, args=(asked, drawn), name="noise", daemon=True
+    )
+    thread.start()
+    return _Drawer(asked, drawn, thread)
+
+
+def _serve(
+    asked: SimpleQueue[tuple[Order, Floats] | None],
+    drawn: SimpleQueue[tuple[Order, Floats | BaseException]],
+) -> None:
+    while _answers(asked.get(), drawn):
+        pass
+
+
+def _answers(
+    asked: tuple[Order, Floats] | None,
+    drawn: SimpleQueue[tuple[Order, Floats | BaseException]],
+) -> bool:
+    """Draw what is asked for, and hold nothing of it; false where that is the end."""
+    if asked is None:
+        return False
+    order, room = asked
+    try:
+        drawn.put((order, _draw(order, room, 1)))
+    except BaseException as error:
+        drawn.put((order, error))  # raised where the noise is taken
+    return True
 
 
 def _draw(order: Order, room: Floats, threads: int) -> Floats:

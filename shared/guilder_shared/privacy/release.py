@@ -42,6 +42,7 @@ class Release:
         self._dtype = dtype if dtype in _NUMPY_TOO else torch.float64
         self._num = sum(p.numel() for p in params)
         self._flat: Tensor | None = None
+        self._views: tuple[Tensor, list[Tensor]] | None = None
         self._ahead = NoiseAhead()
         self.further: Floats = np.empty(0)
 
@@ -92,34 +93,38 @@ class Release:
 
         noise.in_parts(work, len(out), threads)
         self.further = held[len(out) :].astype(np.float64)
-        if drawn is not None:
-            noise.round_sum(self.further, drawn[len(out) :], grid, self.further)
-        held[len(out) :].fill(0.0)
+        if len(self.further):
+            if drawn is not None:
+                noise.round_sum(self.further, drawn[len(out) :], grid, self.further)
+            held[len(out) :].fill(0.0)
         if total.device.type != "cpu":
             total.zero_()
         return self._split(flat)
 
     def close(self) -> None:
         """End the thread; noise that was drawn is dropped."""
+        self._views = None
         self._ahead.close()
 
     def _room(self, total: Tensor) -> Tensor:
         """Where to put the gradients: one vector, a pass over it is one over each."""
-        if (total.device.type, total.dtype, len(total)) == (
-            "cpu",
-            self._dtype,
-            self._num,
-        ):
+        here = total.is_cpu and total.dtype == self._dtype
+        if here and len(total) == self._num:
             return total
         if self._flat is None:
             self._flat = torch.empty(self._num, dtype=self._dtype)
         return self._flat
 
     def _split(self, flat: Tensor) -> list[Tensor]:
-        flat = flat.to(self._params[0].device)
-        parts = torch.split_with_sizes(flat, [p.numel() for p in self._params])
+        if self._views is not None and self._views[0] is flat:
+            return self._views[1]
+        here = flat.to(self._params[0].device)
+        parts = torch.split_with_sizes(here, [p.numel() for p in self._params])
         pairs = zip(parts, self._params, strict=True)
-        return [x.view(p.shape).to(p.dtype) for x, p in pairs]
+        grads = [x.view(p.shape).to(p.dtype) for x, p in pairs]
+        if here is flat and all(p.dtype == flat.dtype for p in self._params):
+            self._views = flat, grads  # the same memory in the next step
+        return grads
 
 
 def _idle_cores() -> int:

@@ -118,3 +118,10 @@ def chunks(rows: int, units: Tensor | None, at_once: int) -> list[Chunk]:
         found.append((order[begin : begin + length], Units(last - first, of_row)))
         first, begin = last, begin + length
     return found
+
+
+def pieces(rows: Tensor, chosen: Tensor | slice, at_once: int) -> tuple[Tensor, ...]:
+    """The chosen rows, so many at once; all of them without a copy or a view."""
+    whole = isinstance(chosen, slice) and chosen == slice(0, len(rows))
+    some = rows if whole else rows[chosen]
+    return (some,) if len(some) <= at_once else torch.split(some, at_once)

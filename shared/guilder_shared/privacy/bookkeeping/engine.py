@@ -184,8 +184,7 @@ class BookKeeping:
     def _add(self, total: Sum, losses: Losses, units: Units, limit: float) -> Tensor:
         if not self._frugal:
             return self._run(losses, units, Pass).add(total, limit)
-        found = self._run(losses, units, frugal.NormsOnly)
-        counted, finite = frugal.limited(found, limit)
+        counted, finite = self._run(losses, units, frugal.NormsOnly).factors(limit)
         again = partial(frugal.SumsOnly, total=total, counted=counted, finite=finite)
         self._run(losses, units, again).finish()
         return counted

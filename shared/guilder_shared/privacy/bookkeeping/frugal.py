@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from guilder_shared.errors import PlanError
-from guilder_shared.privacy.bookkeeping.norms import factors, square_norms
+from guilder_shared.privacy.bookkeeping.norms import product_square_norms, widen
 from guilder_shared.privacy.bookkeeping.parts import (
     Part,
     Units,
@@ -45,27 +45,26 @@ class NormsOnly(Pass):
         self.single: set[int] = set()  # parameters that were taken for used once
 
     def _note(
-        self,
-        rule: type[Part],
-        layer: nn.Module,
-        owned: dict[str, nn.Parameter],
-        inputs: Any,
-        grads: Tensor,
+        self, place: int, inputs: Any, grads: Tensor, fresh: Tensor | None
     ) -> None:
+        _, layer, _, owned = self.engine._layers[place]
         for p in owned.values():
             if id(p) in self.single:
                 _refuse_second_use(layer)
             if self.uses[id(p)] == 1:
                 self.single.add(id(p))
-        super()._note(rule, layer, owned, inputs, grads)
+        super()._note(place, inputs, grads, fresh)
         self.parts.clear()
 
-    def all_square_norms(self) -> Tensor:
-        """Of every unit, what is used several times included."""
-        for grads in self.shared.values():
-            self.square += square_norms(grads)
-        self.shared.clear()
-        return self.square
+    def _add_norms(self, part: Part) -> None:
+        product = part.product()
+        if product is None:
+            super()._add_norms(part)
+            return
+        with torch.no_grad():
+            found = product_square_norms([product])
+            widen(found, [product])
+        self.squares += found
 
 
 class SumsOnly(Pass):
@@ -94,20 +93,17 @@ class SumsOnly(Pass):
         self.weights = counted.to(dtype)
 
     def _note(
-        self,
-        rule: type[Part],
-        layer: nn.Module,
-        owned: dict[str, nn.Parameter],
-        inputs: Any,
-        grads: Tensor,
+        self, place: int, inputs: Any, grads: Tensor, fresh: Tensor | None
     ) -> None:
-        super()._note(rule, layer, owned, inputs, grads)
-        while self.parts:
-            of_part, part = self.parts.pop()
-            if self.finite is not None:
-                part.forget(self.finite)
-            into = {n: self.total.into(p) for n, p in of_part.items()}
-            part.weighted_sum(self.weights, into)
+        super()._note(place, inputs, grads, fresh)
+        self.squares.clear()
+        with torch.no_grad(), self.engine.unwatched():
+            while self.parts:
+                of_part, part = self.parts.pop()
+                if self.finite is not None:
+                    part.forget(self.finite)
+                into = {n: self.total.into(p) for n, p in of_part.items()}
+                part.weighted_sum(self.weights, into)
 
     def finish(self) -> None:
         """Add what is used several times."""
@@ -118,11 +114,6 @@ class SumsOnly(Pass):
             kept = grads if self.finite is None else keep_rows(grads, self.finite)
             isolated = self.units.isolated
             add_weighted(self.weights, kept, self.total.into(p), isolated=isolated)
-
-
-def limited(found: NormsOnly, limit: float) -> tuple[Tensor, Tensor | None]:
-    """How much of each unit counts, and which units are finite; None if all are."""
-    return factors(found.all_square_norms(), limit, found.engine.params[0].dtype)
 
 
 def run_again(model: nn.Module, trained: set[int], context: Again) -> list[nn.Module]:

@@ -10,6 +10,7 @@ Review, crash order: in memory only.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,8 @@ from typing_extensions import override
 
 from guilder_shared.privacy.bookkeeping import persons
 from guilder_shared.privacy.bookkeeping.norms import (
-    product_square_norms,
+    Product,
+    row_norms,
     sequence_square_norms,
     square_norms,
 )
@@ -36,6 +38,15 @@ from guilder_shared.privacy.bookkeeping.sums import Into
 @rule_for(nn.Linear, NonDynamicallyQuantizableLinear)
 class LinearPart(Part):
     """One use of a Linear layer."""
+
+    @classmethod
+    @override
+    def early(cls, layer: Any, inputs: Tensor, units: Units) -> Tensor | None:
+        is_row = units.of_row is None and inputs.dim() == 2
+        # another dtype is not what the part will see
+        return (
+            row_norms(inputs) if is_row and inputs.dtype == layer.weight.dtype else None
+        )
 
     @override
     def strategies(self) -> tuple[str, ...]:
@@ -95,14 +106,20 @@ class LinearPart(Part):
         return grads
 
     @override
+    def product(self) -> Product | None:
+        if self.strategy != "row" or "weight" not in self.names:
+            return None
+        more = 1.0 if "bias" in self.names else 0.0
+        seen = row_norms(self.inputs) if self.fresh is None else self.fresh
+        norms = (seen, row_norms(self.grads))
+        return Product(self.inputs, self.grads, more, norms)
+
+    @override
     def square_norms(self) -> Tensor:
         if self.strategy == "instantiate":
             return super().square_norms()
         if self.strategy == "row":
-            if "weight" not in self.names:
-                return square_norms(self.grads)
-            more = 1.0 if "bias" in self.names else 0.0
-            return product_square_norms(self.inputs, self.grads, more=more)
+            return square_norms(self.grads)  # the bias alone is trained
         if self._is_person():
             return self._person_norms()
         a, g = self._sequences()
@@ -131,19 +148,23 @@ class LinearPart(Part):
         if self.units.isolated:
             return self._sum_rows(factors, into)
         if "weight" in self.names:
-            self._sum_products(factors, into["weight"])
-        if "bias" in self.names:
-            # a row of units of their own: its gradient is the bias's
+            self._sum_products(factors, into)
+        elif "bias" in self.names:
             add_weighted(factors, self.kept.get("bias", self.grads), into["bias"])
         return None
 
-    def _sum_products(self, factors: Tensor, into: Into) -> None:
+    def _sum_products(self, factors: Tensor, into: Mapping[str, Into]) -> None:
         scale = self.units.spread(factors).to(self.grads.dtype)
         scale = scale.view(-1, *[1] * (self.grads.dim() - 1))
         narrow = self.inputs.shape[-1] < self.grads.shape[-1]  # the smaller is scaled
         for inputs, grads, by_row in few_at_once(self.inputs, self.grads, scale):
             a, g = (inputs * by_row, grads) if narrow else (inputs, grads * by_row)
-            into.add_product(g.flatten(0, -2).mT, a.flatten(0, -2))
+            into["weight"].add_product(g.flatten(0, -2).mT, a.flatten(0, -2))
+            if "bias" in self.names and not narrow:
+                into["bias"].add(g.flatten(0, -2).sum(0))
+        if "bias" in self.names and narrow:
+            # a row of units of their own: its gradient is the bias's
+            add_weighted(factors, self.kept.get("bias", self.grads), into["bias"])
 
     def _sum_rows(self, factors: Tensor, into: Mapping[str, Into]) -> None:
         """The sum in float64 throughout: its rounding does not grow with the batch."""

@@ -4,16 +4,26 @@ This module knows no layer and no budget.
 
 Review, mathematics. A norm that is too small breaks the promise, so none may be off by
 more than the margin in C' (2**-10). Squares are summed in float32 over at most 1024
-numbers and in float64 from there: relative error below 2**-18. A ghost norm adds
-products that may cancel, so its error is relative to the terms' total M**2; where M**2
-exceeds 2**10 times the result it is computed again in float64, and the norm is never
-taken below 2**-10 M, because the float32 product that is clipped by it has an error
-relative to M as well. Both rules look at one unit alone.
+numbers and in float64 from there: relative error below 2**-14, however they are added.
+A ghost norm adds products that may cancel, so its error is relative to the terms' total
+M**2; where M**2 exceeds 2**10 times the result it is computed again in float64, and the
+norm is never taken below 2**-10 M, because the float32 product that is clipped by it
+has an error relative to M as well.
+A square below 2**-126 is lost in float32, and what it is multiplied with may be 2**126:
+a norm that is a product could come out as zero whatever the gradient is. Over n numbers
+at most n 2**-126 is lost, where denormal numbers are flushed as well. A product of two
+norms counts that much more in each. Of a ghost norm at most n 2**-126 ((sum |a|)**2 +
+(sum |g|)**2) is missing; where that is above 2**-12 of the result and above 2**-88, far
+below the smallest C's square, it is computed again in float64. Norms of gradients that
+are there miss 2**-49 at most, of 2**27 numbers: far below any C.
+All rules look at one unit alone, and so do sums over layers: one after the other.
 Review, crash order: in memory only.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -143,20 +153,76 @@ def _made_sure(total: Tensor, lengths: Tensor, lost: float, exact: Exact) -> Ten
     return torch.maximum(total, bound * _FLOOR)
 
 
-def product_square_norms(left: Tensor, right: Tensor, *, more: float) -> Tensor:
-    """(|left|**2 + more) |right|**2 of each row of two matrices: (rows,), float64.
+@dataclass(frozen=True)
+class Product:
+    """A layer's gradients as outer products: those of row i are right_i left_i'.
 
-    Never less, but for relative rounding: what float32 may have lost is added.
+    Attributes:
+        left: Shape (rows, .).
+        right: Shape (rows, .).
+        more: Square norm of what else right_i is multiplied with, a bias's 1 for
+            instance; not below 0.
+        norms: `row_norms` of `left` and of `right`, taken while they were fresh.
     """
-    more += _lost(left.shape[1], left.dtype)
-    lost = _lost(right.shape[1], right.dtype)
-    if left.dtype != torch.float64 and max(left.shape[1], right.shape[1]) <= _BLOCK:
-        # as `vecdot` does it, without what it looks at first
-        square = (left * left).sum(1).double().add_(more)
-        square *= (right * right).sum(1).double().add_(lost)
-        if math.isfinite(square.sum().item()):
-            return square
-    return (square_norms(left) + more) * (square_norms(right) + lost)
+
+    left: Tensor
+    right: Tensor
+    more: float
+    norms: tuple[Tensor, Tensor]
+
+
+def row_norms(x: Tensor) -> Tensor:
+    """Norm of each row of a matrix, (rows,); a large one may come out as infinite."""
+    if x.shape[1] <= _BLOCK or x.dtype == torch.float64:
+        norms: Tensor = torch.linalg.vector_norm(x, dim=1)
+        return norms
+    return square_norms(x).sqrt()
+
+
+def product_square_norms(products: Sequence[Product]) -> list[Tensor]:
+    """(|left|**2 + more) |right|**2 of each row: one (rows,) float64 for each product.
+
+    Never less, but for relative rounding: what float32 may have lost is added. A row
+    beyond float32 may be infinite here; `widen` makes it right. All products at once:
+    with few rows the number of calls is what costs.
+    """
+    if not products:
+        return []
+    num = len(products)
+    each = [x.norms[0] for x in products] + [x.norms[1] for x in products]
+    if any(x.dtype != each[0].dtype for x in each):
+        each = [x.double() for x in each]
+    norms = torch.stack(each).double()
+    added = _added_to(products)
+    squares = torch.addcmul(_constants(added, norms.device), norms, norms)
+    return list(squares[:num].mul_(squares[num:]).unbind())
+
+
+def widen(squares: Sequence[Tensor], products: Sequence[Product]) -> None:
+    """Compute rows that are not finite again in float64, in place.
+
+    No other row changes a bit, so that none can tell what its neighbours are.
+    """
+    for square, one in zip(squares, products, strict=True):
+        rows = torch.nonzero(~torch.isfinite(square)).squeeze(1)
+        left, right = (x[rows].double().square().sum(1) for x in (one.left, one.right))
+        more, lost = _added_to([one])
+        square[rows] = (left + more) * (right + lost)
+
+
+def _added_to(products: Sequence[Product]) -> tuple[float, ...]:
+    """What is added to all left square norms, then to all right ones.
+
+    `more`, and what squares may have lost.
+    """
+    lefts = (x.more + _lost(x.left.shape[1], x.left.dtype) for x in products)
+    rights = (_lost(x.right.shape[1], x.right.dtype) for x in products)
+    return (*lefts, *rights)
+
+
+@lru_cache(maxsize=64)
+def _constants(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64, device=device)[:, None]
 
 
 def factors(

@@ -20,7 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from guilder_shared.errors import PlanError
-from guilder_shared.privacy.bookkeeping.norms import as_laid_out, square_norms
+from guilder_shared.privacy.bookkeeping.norms import (
+    Product,
+    as_laid_out,
+    square_norms,
+)
 from guilder_shared.privacy.bookkeeping.sums import Into
 
 SUM_UNITS = 256  # rows added in float32 at once; sums of those are added in float64
@@ -87,6 +91,7 @@ class Part:
         grads: Gradient of the summed loss in the layer's output; rows first.
         units: Which rows are one unit.
         strategy: How to compute it; one of `strategies`.
+        fresh: What `early` gave.
     """
 
     own_children: ClassVar[bool] = False  # the rule covers parameters of children too
@@ -99,7 +104,10 @@ class Part:
         grads: Tensor,
         units: Units,
         strategy: str | None = None,
+        *,
+        fresh: Tensor | None = None,
     ) -> None:
+        self.fresh = fresh
         self.layer, self.names, self.units = layer, names, units
         self.inputs, self.grads = inputs, grads
         self.strategy = strategy or self.choose()
@@ -126,6 +134,11 @@ class Part:
         """Moves when `inputs` is changed in place."""
         return int(inputs._version)
 
+    @classmethod
+    def early(cls, layer: Any, inputs: Any, units: Units) -> Tensor | None:
+        """What is better computed of the inputs now, while the cache holds them."""
+        return None
+
     def strategies(self) -> tuple[str, ...]:
         """All exact ways to compute this part, given its shapes."""
         return ("instantiate",)
@@ -143,6 +156,13 @@ class Part:
         self.kept = self.instantiate(self.names)
         self.drop()
         return total(self.kept.values())
+
+    def product(self) -> Product | None:
+        """The gradients as outer products, if they are: their norms come at the end.
+
+        A part that gives one keeps its inputs and gradients until it is added.
+        """
+        return None
 
     def drop(self) -> None:
         """Forget inputs and gradients: what is kept suffices."""

@@ -7,8 +7,7 @@ Review, mathematics: see `engine`.
 Review, crash order: in memory only.
 """
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -18,7 +17,13 @@ from torch import Tensor, nn
 from guilder_shared.errors import PlanError
 from guilder_shared.privacy.bookkeeping import validate
 from guilder_shared.privacy.bookkeeping.fallback import refused
-from guilder_shared.privacy.bookkeeping.norms import factors, square_norms
+from guilder_shared.privacy.bookkeeping.norms import (
+    Product,
+    factors,
+    product_square_norms,
+    square_norms,
+    widen,
+)
 from guilder_shared.privacy.bookkeeping.parts import (
     Part,
     Units,
@@ -30,17 +35,14 @@ from guilder_shared.privacy.bookkeeping.sums import Sum
 CLIP_MARGIN = 1 - 2.0**-10  # clip a little below C: rounding then stays below C (1 + s)
 
 
-class _Entry(torch.autograd.Function):
-    """Makes a tensor that needs no gradient the start of what autograd computes."""
+def _entry(x: Tensor) -> Tensor:
+    """A tensor that needs no gradient as the start of what autograd computes.
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, _start: Tensor) -> Tensor:
-        ctx.mark_dirty(x)  # not a view: the model may change it in place
-        return x
-
-    @staticmethod
-    def backward(_ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        return grads[0], None
+    In the same memory, and no view: the model may change it in place.
+    """
+    start = x.detach().requires_grad_()
+    entry: Tensor = torch.ops.aten._unsafe_view.default(start, x.shape)
+    return entry
 
 
 class Watcher(Protocol):
@@ -60,13 +62,10 @@ class Pass:
     def __init__(self, engine: Watcher, units: Units) -> None:
         self.engine, self.units = engine, units
         self.rows = units.rows
-        self.start = torch.zeros((), requires_grad=True)
-        self.uses: Counter[int] = Counter()
+        self.uses: dict[int, int] = {}
         self.parts: list[tuple[dict[str, nn.Parameter], Part]] = []
         self.shared: dict[int, Tensor] = {}
-        self.square = torch.zeros(
-            units.num, dtype=torch.float64, device=engine.params[0].device
-        )
+        self.squares: list[Tensor | Product] = []  # norms, in the order of the parts
 
     def forward(self, place: int, args: Any, kwargs: Any, output: Any) -> Any:
         """Note what a layer saw; be told what comes back."""
@@ -76,19 +75,17 @@ class Pass:
         inputs = rule.take(layer, args, kwargs)
         validate.refuse_rows(name, layer, rule.rows(layer, args, kwargs), self.rows)
         for p in owned.values():
-            self.uses[id(p)] += 1
+            self.uses[id(p)] = self.uses.get(id(p), 0) + 1
         first = output[0] if isinstance(output, tuple) else output
         if not first.requires_grad:
-            first = _Entry.apply(first, self.start)  # type: ignore[no-untyped-call]
+            first = _entry(first)
         version = rule.version(inputs)
+        fresh = rule.early(layer, inputs, self.units)
 
         def backward(grads: Tensor) -> None:
             if rule.version(inputs) != version:
                 _refuse_changed_input(name, layer)
-            with torch.no_grad(), self.engine.unwatched():
-                dtype = next(iter(owned.values())).dtype
-                seen, back = _in(inputs, dtype), _in(grads.detach(), dtype)
-                self._note(rule, layer, owned, seen, back)
+            self._note(place, inputs, grads, fresh)
 
         first.register_hook(backward)
         if not isinstance(output, tuple):
@@ -100,7 +97,7 @@ class Pass:
         if not isinstance(other, Tensor) or not other.is_floating_point():
             return other
         if not other.requires_grad:
-            other = _Entry.apply(other, self.start)  # type: ignore[no-untyped-call]
+            other = _entry(other)
 
         def backward(_grads: Tensor) -> None:
             raise refused(layer, "the loss depends on its second output")
@@ -109,37 +106,74 @@ class Pass:
         return other
 
     def _note(
-        self,
-        rule: type[Part],
-        layer: nn.Module,
-        owned: dict[str, nn.Parameter],
-        inputs: Any,
-        grads: Tensor,
+        self, place: int, inputs: Any, grads: Tensor, fresh: Tensor | None
     ) -> None:
+        _, layer, rule, owned = self.engine._layers[place]
+        dtype = next(iter(owned.values())).dtype
+        inputs, grads = _in(inputs, dtype), _in(grads, dtype)
         single = frozenset(n for n, p in owned.items() if self.uses[id(p)] == 1)
         several = frozenset(owned) - single
         if several:
-            part = rule(layer, several, inputs, grads, self.units, "instantiate")
-            for name, grad in part.instantiate(several).items():
-                key = id(owned[name])
-                seen = self.shared.get(key)
-                self.shared[key] = grad if seen is None else seen + grad
+            with torch.no_grad(), self.engine.unwatched():
+                part = rule(layer, several, inputs, grads, self.units, "instantiate")
+                for name, grad in part.instantiate(several).items():
+                    key = id(owned[name])
+                    seen = self.shared.get(key)
+                    self.shared[key] = grad if seen is None else seen + grad
         if single:
-            part = rule(layer, single, inputs, grads, self.units)
+            part = rule(layer, single, inputs, grads, self.units, fresh=fresh)
             if self.engine._choose is not None and len(part.strategies()) > 1:
                 part.strategy = self.engine._choose(part) or part.strategy
-            self.square += part.square_norms()
             self.parts.append((owned, part))
+            self._add_norms(part)
+
+    def _add_norms(self, part: Part) -> None:
+        product = part.product()
+        if product is not None:  # computed with all others
+            self.squares.append(product)
+            return
+        with torch.no_grad(), self.engine.unwatched():
+            self.squares.append(part.square_norms())
+
+    def factors(self, limit: float) -> tuple[Tensor, Tensor | None]:
+        """As `norms.factors`, of all that was noted."""
+        products = self._products()
+        with torch.no_grad():
+            found = product_square_norms(products)
+            dtype = self.engine.params[0].dtype
+            counted, finite = factors(self._together(found), limit, dtype)
+            if finite is not None and products:
+                widen(found, products)
+                counted, finite = factors(self._together(found), limit, dtype)
+        return counted, finite
+
+    def _products(self) -> list[Product]:
+        return [x for x in self.squares if isinstance(x, Product)]
+
+    def _together(self, found: Sequence[Tensor]) -> Tensor:
+        """The units' square norms, one part after the other: (units,), float64.
+
+        Never as one sum over parts, whose order may depend on a unit's place.
+        """
+        later = iter(found)
+        each = [next(later) if isinstance(x, Product) else x for x in self.squares]
+        each += [square_norms(grads) for grads in self.shared.values()]
+        if not each:  # no loss depends on anything trained
+            first = self.engine.params[0]
+            return first.new_zeros(self.units.num, dtype=torch.float64)
+        total, *others = each
+        for square in others:
+            total = total + square
+        return total
 
     def add(self, total: Sum, limit: float) -> Tensor:
         """Add every unit, scaled to at most `limit`; returns how much of each counts.
 
         That is 1 for a unit within the limit, 0 for one that is not finite.
         """
-        for grads in self.shared.values():
-            self.square += square_norms(grads)
+        counted, finite = self.factors(limit)
+        self.squares.clear()
         dtype = self.engine.params[0].dtype
-        counted, finite = factors(self.square, limit, dtype)
         weights = counted if self.units.isolated else counted.to(dtype)
         with torch.no_grad(), self.engine.unwatched():
             while self.parts:  # each is forgotten when it has been added
@@ -158,8 +192,11 @@ class Pass:
 
     def entering(self) -> list[Tensor]:
         """What `add` would add, rows or units first."""
+        products = self._products()
+        found = product_square_norms(products)
+        widen(found, products)
         parts = [x for _, part in self.parts for x in part.entering()]
-        return [self.square, *self.shared.values(), *parts]
+        return [self._together(found), *self.shared.values(), *parts]
 
 
 def _in(value: Any, dtype: torch.dtype) -> Any:

@@ -223,7 +223,7 @@ class PrivateStep:
             self.prepare(*batches.on(fetch(rows[:0]), device))
         height = self._height or len(rows)
         todo = [
-            (there.on(device), torch.split(rows[chosen], height))
+            (there.on(device), batches.pieces(rows, chosen, height))
             for chosen, there in self._chunks(len(rows), units, height)
         ]
         every = [piece for _, pieces in todo for piece in pieces]

@@ -51,7 +51,10 @@ def test_halves_that_cancel_are_computed_in_float64() -> None:
 def test_the_norm_of_a_row_is_that_of_its_outer_product(scale: float) -> None:
     a, g = scale * sequences(1, 300)[:, 0], sequences(1, 9)[:, 0]
 
-    found = norms.product_square_norms(a, g, more=1.0)
+    pair = (norms.row_norms(a), norms.row_norms(g))
+    product = norms.Product(a, g, 1.0, pair)
+    (found,) = norms.product_square_norms([product])
+    norms.widen([found], [product])
 
     wide = a.double().square().sum(1) + 1.0
     assert torch.allclose(found, wide * g.double().square().sum(1), rtol=1e-5)
@@ -66,7 +69,10 @@ def test_numbers_whose_squares_float32_loses_are_never_taken_for_less(
     large = torch.full((3, 9), 1.0 / tiny if tiny > 1e-38 else 1e38)
 
     for a, g in ((small, large), (large, small)):
-        found = norms.product_square_norms(a, g, more=more)
+        pair = (norms.row_norms(a), norms.row_norms(g))
+        product = norms.Product(a, g, more, pair)
+        (found,) = norms.product_square_norms([product])
+        norms.widen([found], [product])
 
         wide = a.double().square().sum(1) + more
         assert bool((found >= wide * g.double().square().sum(1) * (1 - 2e-3)).all())
@@ -97,3 +103,21 @@ def test_places_that_are_zero_are_not_computed_again() -> None:
         raise AssertionError(units)
 
     assert not norms.sequence_square_norms(a, g, refused)[1:3].any()
+
+
+def test_a_row_beyond_float32_moves_no_bit_of_its_neighbours_norms() -> None:
+    a, g = sequences(1, 300)[:, 0], sequences(1, 9)[:, 0]
+    large = a.clone()
+    large[2] *= 1e30
+    before, after = (
+        norms.Product(x, g, 1.0, (norms.row_norms(x), norms.row_norms(g)))
+        for x in (a, large)
+    )
+
+    (alone,), (beside,) = (norms.product_square_norms([x]) for x in (before, after))
+    norms.widen([beside], [after])
+
+    others = torch.tensor([0, 1, 3, 4])
+    assert torch.equal(alone[others], beside[others])
+    wide = large[2].double().square().sum() * g[2].double().square().sum()
+    assert torch.allclose(beside[2], wide, rtol=1e-5)
