@@ -16,6 +16,8 @@ BLIND_SPOTS = (
     "usually not noticed here. The self-test measures the noise itself.",
     "The canaries train a linear model by SGD. The study's own layers, optimizer, "
     "copies of rows and preparation of rows are not audited by them.",
+    "Metrics that are charged on units held out are not attacked: nobody trains on "
+    "those. The self-test measures their noise.",
     "Draws and noise come from a seed. The operating system's randomness, the ledger, "
     "the network, and how long a turn takes are not looked at.",
     "One site is audited. What colluding sites know, or a person whose rows are at "

@@ -116,7 +116,8 @@ def row_losses(weights: registry.Weights, study: Study, examples: Examples) -> N
 def _with_holdout(study: Study) -> Study:
     if study.evaluation.on == "public-holdout":
         return study
-    changes = {"on": "public-holdout", "share": None, "largest_loss": None}
+    changes = {"on": "public-holdout", "share": None, "every": None}
+    changes["largest_loss"] = None
     held = study.evaluation.model_copy(update=changes)
     return study.model_copy(update={"evaluation": held})
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guilder_shared.errors import PlanError
+from guilder_shared.errors import PlanError, StudyError
 from guilder_shared.privacy import noise
 from guilder_shared.privacy.bookkeeping import engine
 from guilder_shared.privacy.bookkeeping.step import PrivateStep
@@ -154,6 +154,25 @@ def test_what_cannot_be_audited_is_refused(
         audited("breast-cancer", *overrides, num_canaries=num)
 
     assert caught.value.error_id == error_id
+
+
+def test_a_study_of_statistics_has_no_training_to_audit() -> None:
+    with pytest.raises(StudyError) as caught:
+        audited("payment-figures")
+
+    assert caught.value.error_id == "GLD-C137"
+
+
+def test_a_study_that_measures_held_out_units_is_audited_as_any_other() -> None:
+    charged = ("evaluation.on=charged", "evaluation.share=1.0", "evaluation.every=2")
+    study = Study.load(path_of("breast-cancer"), (*charged, "training.rounds=4"))
+
+    found = trial.carry_out(study, num_canaries=300, seed=11)
+
+    assert found.outcome == "consistent"
+    assert found.turns == study.num_turns
+    assert found.membership is not None
+    assert found.membership.strangers > 0
 
 
 def test_what_the_audit_cannot_see_is_always_said() -> None:
