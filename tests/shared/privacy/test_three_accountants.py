@@ -45,6 +45,41 @@ def test_the_published_figures_of_three_accountants_are_reproduced() -> None:
     assert bounds.renyi_epsilon(PUBLISHED, 1e-5, None) == pytest.approx(4.057, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("leaf", "delta"),
+    [
+        (Leaf(1 / 3, 1.0, 1), 0.78760074),
+        (Leaf(10 / 6, 1.0, 25), 0.78760074),  # of sensitivity 6
+        (Leaf(0.67379294682, 0.01, 1), 1e-5),
+        (Leaf(3.20956502598 / 6, 0.001, 25), 1e-5),
+    ],
+)
+def test_noise_that_dp_accounting_gives_as_an_example_for_epsilon_1_is_epsilon_1(
+    leaf: Leaf, delta: float
+) -> None:
+    """`accountant_test.py` of version 0.6.0, least noise for epsilon 1."""
+    found = prv.epsilon((leaf,), delta, 1e-3)
+
+    assert bounds.pld_epsilon((leaf,), delta, 1e-4) == pytest.approx(1, abs=1e-3)
+    assert found is not None
+    assert found.estimate == pytest.approx(1, abs=1e-3)
+    assert found.lower <= 1 <= found.upper
+
+
+def test_renyi_figures_that_dp_accounting_gives_as_examples_are_ours() -> None:
+    """`rdp_privacy_accountant_test.py` of version 0.6.0."""
+    step = gaussian_event(2.5, sample_rate=0.01)
+
+    charged = accounting.renyi(self_composed(step, 50), [5, 50, 100])
+    by_hand = [50 * divergence(step, order) for order in (5, 50, 100)]
+
+    wanted = [2.18075656e-03, 2.38460375e-02, 1.67416308e02]
+    assert charged == pytest.approx(wanted, rel=1e-4)
+    assert by_hand == pytest.approx(wanted, rel=1e-4)
+    plain = (Leaf(4.530877117, 1.0, 1),)
+    assert bounds.renyi_epsilon(plain, 1e-6, None) == pytest.approx(1, abs=1e-3)
+
+
 def test_replace_one_costs_more_than_add_or_remove_one() -> None:
     """The figure that others print; ours are add/remove and say so."""
     import dp_accounting
