@@ -109,6 +109,7 @@ def lines(settings: SiteFile, study: Study) -> Iterator[str]:
             f"{privacy.unit}, in {plan.num_turns} turns (spare ones included) with "
             f"noise multiplier {plan.noise_multiplier:.4g}"
         )
+    yield from _figures(study)
     if not (settings.site.state_dir / "ledger.db").exists():
         yield "no ledger here: what is left of the budgets is known at the site"
         return
@@ -117,6 +118,28 @@ def lines(settings: SiteFile, study: Study) -> Iterator[str]:
             yield from _told(forecast(ledger, study))
     except GuilderError as error:
         yield f"the ledger cannot be read here: {error.brief()}"
+
+
+def _figures(study: Study) -> Iterator[str]:
+    """What is asked about rows, or measured on them, beside any training."""
+    evaluation = study.evaluation
+    if study.statistics is not None:
+        asks = study.statistics.ask.items()
+        told = ", ".join(
+            f"{name} ({each.ask} of {getattr(each, 'column', 'rows')})"
+            for name, each in asks
+        )
+        yield f"trains nothing; asks for {told}"
+    if evaluation.share is not None:
+        when = "the last model once"
+        if evaluation.every is not None:
+            when = f"the model every {evaluation.every} rounds"
+        most = evaluation.share * study.privacy.epsilon
+        yield (
+            f"holds out {evaluation.rows:.0%} of the {study.privacy.unit}s, never "
+            f"trained on, and measures {when} on them: each pays at most epsilon "
+            f"{most:g} for it"
+        )
 
 
 def _told(found: Forecast) -> Iterator[str]:

@@ -222,15 +222,20 @@ def _sends(settings: "SiteFile", offered: "Offered") -> dict[str, Any]:
     """What leaves in all turns together, by the study alone."""
     from guilder_shared import recipes
     from guilder_shared.models import registry
+    from guilder_shared.training import asked, charged
 
-    name = offered.read().study.recipe
-    recipes.admit(settings.recipe, name, who=settings.site.name)
-    shapes = registry.shapes(offered.read())
+    study = offered.read()
+    recipes.admit(settings.recipe, study.study.recipe, who=settings.site.name)
+    shapes = registry.shapes(study)
     numbers = sum(_product(shape) for shape in shapes.values())
+    last, room = study.measuring_round, asked if study.statistics else charged
+    widths = {} if last is None else room.widths(study)
     return {
         "turns": offered.plan.num_turns,
         "tensors": {name: list(shape) for name, shape in shapes.items()},
         "numbers_a_turn": numbers,
+        "figures": widths,
+        "turns_with_figures": sum(study.measures(n + 1) for n in range(last or 0)),
     }
 
 
@@ -242,14 +247,24 @@ def _product(shape: tuple[int, ...]) -> int:
 
 
 def _sends_text(sends: dict[str, Any]) -> Iterator[str]:
+    what, num = "one sealed update of", sends["numbers_a_turn"]
+    figures = sum(sends["figures"].values())
+    if not num:  # nothing is trained
+        what, num, figures = "one sealed vector of", figures, 0
     yield (
-        f"sends, in each of at most {sends['turns']} turns: one sealed update of "
-        f"{sends['numbers_a_turn']:,} noised numbers "
-        f"({4 * sends['numbers_a_turn']:,} bytes), and one word; never a row, a count "
-        "or a message of an error"
+        f"sends, in each of at most {sends['turns']} turns: {what} {num:,} noised "
+        f"numbers ({4 * num:,} bytes), and one word; never a row, a count or a message "
+        "of an error"
     )
+    if figures:
+        yield (
+            f"sends, in {sends['turns_with_figures']} of these turns, also or only "
+            f"{figures:,} noised numbers of the units held out"
+        )
     for name, shape in sends["tensors"].items():
         yield f"  {name} {tuple(shape)}"
+    for name, width in sends["figures"].items():
+        yield f"  {name} ({width},)"
 
 
 def _epsilon(epsilon: float | None) -> str:

@@ -101,9 +101,10 @@ def _measured(study: "Study", plan: "Plan") -> list[str]:
 
 def _text(found: "Outlook", unit: str, measured: list[str]) -> str:
     own = found.schedule
+    whose = "site" if unit == "site" else f"{unit} of a site"
     lines = [
-        f"epsilon {found.epsilon:.4g} at delta {found.delta:g} for each {unit} of a "
-        f"site, over {found.plan.num_turns} turns (spare ones included)",
+        f"epsilon {found.epsilon:.4g} at delta {found.delta:g} for each {whose}, over "
+        f"{found.plan.num_turns} turns (spare ones included)",
         f"noise multiplier {own.noise_multiplier:.4g} at sample rate "
         f"{own.sample_rate:g}, {own.rounds} rounds",
         *measured,

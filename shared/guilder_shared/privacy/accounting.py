@@ -24,7 +24,7 @@ from typing import Any, Literal
 from guilder_shared import tasks
 from guilder_shared.errors import PlanError, StudyError
 from guilder_shared.messages import Plan
-from guilder_shared.privacy import bounds, noise, prv
+from guilder_shared.privacy import bounds, noise, prv, unreachable
 from guilder_shared.privacy.events import (
     MIN_NOISE_MULTIPLIER,
     Event,
@@ -37,7 +37,7 @@ from guilder_shared.privacy.events import (
     self_composed,
     unprotected_event,
 )
-from guilder_shared.privacy.search import MAX_NOISE_MULTIPLIER, Goal, least_noise
+from guilder_shared.privacy.search import Goal, least_noise
 from guilder_shared.study import Study
 
 Grid = Literal["coarse", "fine"]
@@ -266,22 +266,24 @@ def solve(study: Study) -> Plan:
 def _training_goal(study: Study, num_turns: int) -> Goal:
     privacy, training = study.privacy, study.training
     if study.statistics is not None:  # sums are exact: no slack
+        num_asked = _num_asked(study) * num_turns
         return Goal(
             privacy.epsilon,
             privacy.delta,
             1.0,
-            _num_asked(study) * num_turns,
+            num_asked,
             0.0,
-            lambda nearest: _unreachable(study, num_turns, nearest),
+            lambda nearest: unreachable.promise(study, num_asked, nearest),
             study.statistics.noise,
         )
+    num_steps = training.local_steps * num_turns
     return Goal(
         privacy.epsilon,
         privacy.delta,
         training.sample_rate,
-        training.local_steps * num_turns,
+        num_steps,
         SENSITIVITY_SLACK,
-        lambda nearest: _unreachable(study, num_turns, nearest),
+        lambda nearest: unreachable.promise(study, num_steps, nearest),
     )
 
 
@@ -297,31 +299,13 @@ def _measuring_goal(study: Study, num_turns: int) -> Goal | None:
     epsilon = share * privacy.epsilon
 
     def refused(nearest: float) -> PlanError:
-        return PlanError(
-            "GLD-P110",
-            f"the charged metrics cannot cost epsilon {epsilon:g} at delta "
-            f"{privacy.delta:g}: {num_turns} turns cost {nearest:.3g} even with "
-            f"noise_multiplier {MAX_NOISE_MULTIPLIER:g}.",
-            fix="Raise evaluation.share, or lower training.rounds.",
-        )
+        return unreachable.metrics(study, epsilon, nearest)
 
     return Goal(epsilon, privacy.delta, 1.0, num_turns, 0.0, refused)
 
 
 def _fine(event: Event, delta: float) -> float:
     return epsilon([(event, 1)], delta)
-
-
-def _unreachable(study: Study, num_turns: int, nearest: float) -> PlanError:
-    return PlanError(
-        "GLD-P001",
-        f"epsilon {study.privacy.epsilon:g} at delta {study.privacy.delta:g} cannot "
-        f"be reached: {num_turns} turns of {study.training.local_steps} steps at "
-        f"sample_rate {study.training.sample_rate:g} cost {nearest:.3g} even with "
-        f"noise_multiplier {MAX_NOISE_MULTIPLIER:g}.",
-        fix=f"Set privacy.epsilon to at least {nearest:.3g}, or lower rounds, "
-        "local_steps or sample_rate.",
-    )
 
 
 def confirm(study: Study, plan: Plan) -> float:

@@ -2,9 +2,10 @@
 
 dp_accounting is imported when first used. This module knows no study and no plan.
 
-Review, mathematics. Adjacency: add or remove one unit. Discrete Gaussian steps have at
-whole orders the Gaussian's divergence, exactly, and at others no more (Canonne, Kamath
-and Steinke 2020, theorem 4). Steps are composed by their
+Review, mathematics. Adjacency: add or remove one unit. Outputs with and without a unit
+differ by no more than the chance that it is drawn at all, whatever the noise. Discrete
+Gaussian steps have at whole orders the Gaussian's divergence, exactly, and at others no
+more (Canonne, Kamath and Steinke 2020, theorem 4). Steps are composed by their
 privacy loss distribution, rounded so that epsilon is never too small (Doroshenko et
 al. 2022). To it `noise.residue` is added: what the noise's arithmetic costs. A fine
 figure above the Renyi one is a fault in one of the two and fails closed.
@@ -26,6 +27,7 @@ QUICK_ORDERS = (1.1, 1.25, 1.5, *range(2, 33), 40, 48, 64, 96, 128, 256, 512)
 # Hostile plans must not fill the memory: beyond these the looser bound serves.
 _PLD_FITS = 2000.0  # Renyi epsilon up to which a coarse PLD fits (millions of cells)
 _FINE_FITS = 200.0  # epsilon up to which a fine one does
+_MOST_LOSSES = 500_000  # cells of one step's losses: some 5 s of a processor
 
 
 class Found(NamedTuple):
@@ -53,8 +55,9 @@ def epsilon(leaves: Leaves, delta: float, *, fine: bool) -> float:
         return 0.0
     found = on_grid(leaves, delta, COARSE)
     value = found.epsilon
-    if fine and value <= _FINE_FITS:
-        value = _refine(leaves, found.ideal_delta, value)
+    if fine and 0 < value <= _FINE_FITS:
+        # each grid gives an upper bound; a fine one cuts off more of a tiny delta
+        value = min(value, _refine(leaves, found.ideal_delta, value))
         _cross_check(leaves, found.ideal_delta, value)
     return value + found.arithmetic
 
@@ -72,6 +75,9 @@ def on_grid(leaves: Leaves, delta: float, interval: float) -> Found:
     if left.delta >= delta:
         return Found(math.inf, delta, left.epsilon)
     ideal_delta = delta - left.delta
+    drawn_ever = sum(leaf.num_steps * leaf.sample_rate for leaf in leaves)
+    if drawn_ever <= ideal_delta:  # a unit that is never drawn is not there
+        return Found(0.0, ideal_delta, left.epsilon)
     if upper > _PLD_FITS:
         value = renyi_epsilon(leaves, ideal_delta, QUICK_ORDERS)
     else:
@@ -146,9 +152,14 @@ def _dp_events(leaves: Leaves) -> Any:
 
 
 def pld_epsilon(leaves: Leaves, delta: float, interval: float) -> float:
-    """Epsilon by privacy loss distribution: tight, and never too small."""
+    """Epsilon by privacy loss distribution: tight, and never too small.
+
+    Little noise has long losses: its cells are wider than `interval` then.
+    """
     from dp_accounting.pld import PLDAccountant
 
+    least = min(leaf.noise_multiplier for leaf in leaves)
+    interval = max(interval, (1 / (2 * least**2) + 9 / least) / _MOST_LOSSES)
     if any(leaf.kind == DISCRETE for leaf in leaves):
         return float(_with_discrete(leaves, interval).get_epsilon_for_delta(delta))
     accountant = PLDAccountant(value_discretization_interval=interval)

@@ -1,13 +1,15 @@
 """What a plan says it costs is what it costs, and what is said to fit does fit."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from guilder_shared.errors import PlanError
-from guilder_shared.privacy import accounting, planning
+from guilder_shared.privacy import accounting, bounds, planning
+from guilder_shared.privacy.events import Leaf
 from guilder_shared.study import Study
 
 StudyOf = Callable[..., Study]
@@ -16,7 +18,7 @@ LOUD = {"event": "gaussian", "noise_multiplier": 2.0}
 
 def gaussian_epsilon(noise_multiplier: float, delta: float) -> float:
     """By the exact curve of one Gaussian (Balle and Wang 2018, theorem 8)."""
-    low, high = 0.0, 500.0
+    low, high = 0.0, 50_000.0
 
     def normal(x: float) -> float:
         return 0.5 * math.erfc(-x / math.sqrt(2))
@@ -86,3 +88,108 @@ def test_an_epsilon_no_plan_can_meet_names_the_nearest(study_of: StudyOf) -> Non
 
     with pytest.raises(PlanError, match="at least"):
         planning.outlook(study_of(privacy=never, rounds=16, local_steps=100))
+
+
+def asking(noise: str, **privacy: Any) -> Study:
+    asks = {name: {"ask": "count"} for name in ("a", "b", "c")}
+    column = {"kind": "number", "low": 0, "high": 1}
+    return Study.model_validate(
+        {
+            "schema": 1,
+            "study": {"name": "f", "recipe": "statistics", "purpose": "p"},
+            "data": {"kind": "columns", "dataset": "d", "columns": {"k": column}},
+            "statistics": {"noise": noise, "ask": asks},
+            "privacy": {"unit": "record", "mechanism": "site-noise", **privacy},
+            "aggregation": {"min_sites": 1},
+        }
+    )
+
+
+def refusal(study: Study) -> PlanError:
+    with pytest.raises(PlanError) as raised:
+        accounting.solve(study)
+    return raised.value
+
+
+def fixed(error: PlanError, pattern: str) -> float:
+    found = re.search(pattern + r" to at least ([0-9.e+-]+[0-9])", error.fix)
+    assert found is not None, error.fix
+    return float(found[1])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda make, epsilon: make(privacy={"epsilon": epsilon}, rounds=1),
+        lambda make, epsilon: make(
+            privacy={"epsilon": epsilon, "delta": 1e-9}, sample_rate=0.3, local_steps=9
+        ),
+        lambda _, epsilon: asking("gaussian", epsilon=epsilon, delta=1e-6),
+        lambda _, epsilon: asking("laplace", epsilon=epsilon, delta=1e-6),
+        lambda _, epsilon: asking("discrete-gaussian", epsilon=epsilon, delta=1e-6),
+    ],
+)
+def test_the_nearest_epsilon_that_is_named_can_be_had(
+    study_of: StudyOf, make: Callable[[StudyOf, float], Study]
+) -> None:
+    error = refusal(make(study_of, 1e-6))
+
+    nearest = fixed(error, r"privacy\.epsilon")
+
+    assert error.error_id == "GLD-P001"
+    assert accounting.solve(make(study_of, nearest)).noise_multiplier is not None
+
+
+def test_the_nearest_share_for_charged_metrics_can_be_had(study_of: StudyOf) -> None:
+    def study(share: float) -> Study:
+        return study_of(evaluation={"on": "charged", "share": share})
+
+    error = refusal(study(1e-6))
+
+    assert error.error_id == "GLD-P110"
+    found = accounting.solve(study(fixed(error, r"evaluation\.share")))
+    assert found.measuring_noise is not None
+
+
+def test_a_delta_below_what_the_arithmetic_takes_names_one_that_is_not(
+    study_of: StudyOf,
+) -> None:
+    error = refusal(study_of(privacy={"delta": 1e-300}))
+
+    nearest = fixed(error, r"privacy\.delta")
+
+    assert "inf" not in str(error)
+    assert accounting.solve(study_of(privacy={"delta": nearest})).noise_multiplier
+
+
+def test_units_that_are_hardly_ever_drawn_are_planned_in_no_time(
+    study_of: StudyOf,
+) -> None:
+    """Their noise is the least there may be, whose losses fill memories."""
+    study = study_of(sample_rate=1e-9, local_steps=25, privacy={"delta": 1e-6})
+
+    plan = accounting.solve(study)
+
+    assert plan.noise_multiplier == pytest.approx(0.05, abs=1e-3)
+    assert accounting.confirm(study, plan) < 0.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("noise", "steps"), [(0.05, 3), (0.11, 40)])
+def test_wide_cells_for_little_noise_bound_what_fine_cells_would(
+    noise: float, steps: int
+) -> None:
+    """Of unsampled steps the exact curve is known."""
+    leaf = Leaf(noise, 1.0, steps)
+
+    found = bounds.pld_epsilon((leaf,), 1e-6, 1e-4)
+
+    exact = gaussian_epsilon(noise / math.sqrt(steps), 1e-6)
+    assert exact * (1 - 1e-6) <= found <= 1.001 * exact
+
+
+def test_a_unit_that_is_hardly_ever_drawn_costs_the_chance_that_it_is() -> None:
+    leaf = Leaf(0.3, 1e-9, 100)
+
+    assert bounds.on_grid((leaf,), 1e-6, 1e-3).epsilon == 0.0
+    assert bounds.on_grid((leaf,), 0.9e-7, 1e-3).epsilon > 0.0
