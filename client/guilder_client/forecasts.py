@@ -88,6 +88,23 @@ def forecast(ledger: Ledger, study: Study) -> Forecast:
     )
 
 
+def not_allowed(settings: SiteFile, study: Study) -> str:
+    """Why this site refuses a study whatever its budgets; empty if it does not."""
+    from guilder_client import policy
+
+    mapped, privacy = settings.data.get(study.data.dataset), study.privacy
+    try:
+        policy.permit(settings, study)
+        if mapped is None or privacy.mechanism == "none" or privacy.unit == "site":
+            return ""
+        persons = privacy.unit == "person"
+        size = mapped.public_persons if persons else mapped.public_size
+        policy.demand_smaller(study, size or 0, settings.site.name)
+    except GuilderError as error:
+        return f"{error.brief()}; {error.fix}"
+    return ""
+
+
 def lines(settings: SiteFile, study: Study) -> Iterator[str]:
     """The study and its forecast, line by line for people.
 
@@ -110,6 +127,9 @@ def lines(settings: SiteFile, study: Study) -> Iterator[str]:
             f"noise multiplier {plan.noise_multiplier:.4g}"
         )
     yield from _figures(study)
+    refused = not_allowed(settings, study)
+    if refused:
+        yield f"NOT ALLOWED HERE: {refused}"
     if not (settings.site.state_dir / "ledger.db").exists():
         yield "no ledger here: what is left of the budgets is known at the site"
         return

@@ -116,18 +116,21 @@ def demand_small_delta(site: Site, study: Study) -> None:
     Raises:
         PolicyRefused: GLD-S032.
     """
+    if study.privacy.mechanism != "none" and study.privacy.unit != "site":
+        demand_smaller(study, site.public_size(study), site.name)
+
+
+def demand_smaller(study: Study, public_size: int, name: str) -> None:
+    """As `demand_small_delta`, of so many units."""
     privacy = study.privacy
-    if privacy.mechanism == "none" or privacy.unit == "site":
-        return
-    public_size = site.public_size(study)
     if privacy.delta * public_size < 1:
         return
     raise PolicyRefused(
         "GLD-S032",
         f"the study's delta {privacy.delta:g} is too large for the {public_size} "
-        f"{privacy.unit}s of {study.data.dataset!r} at site {site.name!r}",
+        f"{privacy.unit}s of {study.data.dataset!r} at site {name!r}",
         why="One of 1 / delta units could be given away within the promise.",
-        fix=f"privacy.delta below {1 / public_size:.1g}",
+        fix=f"privacy.delta at most {10.0 ** -len(str(public_size)):g}",
     )
 
 

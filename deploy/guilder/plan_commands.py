@@ -62,7 +62,7 @@ def forecast(
 ) -> None:
     """Show what STUDY would take here: lifetime, spent, reserved, remaining.
 
-    Writes nothing. Exit code 4 if it has no room.
+    Writes nothing. Exit code 4 if it has no room, or the site does not allow it.
     """
     from guilder_client import forecasts
     from guilder_client.settings import SiteFile
@@ -75,9 +75,10 @@ def forecast(
             typer.echo(line)
     with read_ledger(settings) as ledger:
         found = forecasts.forecast(ledger, asked)
+    refused = forecasts.not_allowed(settings, asked)
     if as_json:
-        typer.echo(json.dumps(asdict(found)))
-    if found.no_room:
+        typer.echo(json.dumps({**asdict(found), "not_allowed": refused}))
+    if found.no_room or refused:
         raise typer.Exit(4)
 
 

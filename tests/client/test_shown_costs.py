@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 from typer.testing import CliRunner
 
 from guilder.cli import app
@@ -36,6 +37,7 @@ ASKED = PARTS | {
     },
     "privacy": PRIVACY,
 }
+LOUD = TRAINED | {"privacy": TRAINED["privacy"] | {"epsilon": 5.9}}
 SHOWN = {
     "metrics by round": (
         TRAINED,
@@ -64,6 +66,10 @@ def guilder(folder: Path, *words: str) -> Any:
     return CliRunner().invoke(app, [*words, "--site", str(folder / "site.toml")])
 
 
+def allowing(text: str) -> str:
+    return text.replace('recipes = ["', 'recipes = ["statistics", "')
+
+
 @pytest.mark.parametrize("kind", SHOWN)
 def test_its_cost_and_what_leaves_are_shown_before_anybody_decides(
     kind: str, site_at: SiteAt, tmp_path: Path
@@ -90,3 +96,48 @@ def test_its_cost_and_what_leaves_are_shown_before_anybody_decides(
     for line in lines:
         assert line in shown.stdout
     assert site.ledger.grants() == []
+
+
+def forecast(folder: Path, parts: dict[str, Any], *changes: str) -> Any:
+    file = folder / "study.toml"
+    file.write_text(tomli_w.dumps(parts))
+    words = [word for each in changes for word in ("--set", each)]
+    return guilder(folder, "privacy", "forecast", str(file), *words)
+
+
+@pytest.mark.parametrize(
+    ("parts", "change", "told"),
+    [
+        (LOUD, "privacy.delta=9e-6", "nearest that fits: delta 5e-06, at epsilon 5.9"),
+        (TRAINED, "privacy.epsilon=7", "nearest that fits: epsilon 6 with more noise,"),
+        (ASKED, "privacy.epsilon=7", "nearest that fits: epsilon 6 with more noise,"),
+        (LOUD, "privacy.delta=0.0009", "GLD-B003"),
+        (TRAINED, "aggregation.min_sites=1", ""),
+        (TRAINED, "privacy.unit=person", "privacy.max_records: missing"),
+    ],
+)
+def test_a_forecast_names_the_nearest_plan_that_fits(
+    parts: dict[str, Any], change: str, told: str, site_at: SiteAt, tmp_path: Path
+) -> None:
+    (tmp_path / "data.csv").write_text("x,y\n0.2,0\n0.9,1\n")
+    site_at(tmp_path, allowing).ledger.shut()
+
+    found = forecast(tmp_path, parts, change)
+
+    assert told in found.output + str(found.exception or "")
+    assert (found.exit_code == 0) == (told == "")
+
+
+def test_a_forecast_says_what_this_site_does_not_allow(
+    site_at: SiteAt, tmp_path: Path
+) -> None:
+    (tmp_path / "data.csv").write_text("x,y\n0.2,0\n0.9,1\n")
+    site_at(tmp_path, lambda text: text.replace("= 100", "= 2000000")).ledger.shut()
+
+    large = forecast(tmp_path, TRAINED)
+    asked = forecast(tmp_path, ASKED)
+
+    assert "NOT ALLOWED HERE: GLD-S032" in large.output
+    assert "privacy.delta at most 1e-07" in large.output
+    assert "NOT ALLOWED HERE: GLD-S001" in asked.output
+    assert (large.exit_code, asked.exit_code) == (4, 4)

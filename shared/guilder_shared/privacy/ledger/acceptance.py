@@ -157,8 +157,13 @@ def _room(pen: Pen, grant: Grant, body: Body) -> Judged:
 
 def _nearest(grant: Grant, epsilon: float, delta: float) -> str:
     """The nearest plans that would fit into what is left, in words."""
-    if epsilon <= 0 or delta < grant.delta:
-        return "no plan at this delta fits"
+    if epsilon <= 0 or delta <= 0:
+        return "no plan fits"
+    if delta < grant.delta:
+        most = min(epsilon, grant.epsilon)
+        return (
+            f"nearest that fits: delta {delta:g}, at epsilon {most:g} with more noise"
+        )
     from guilder_shared.privacy import planning
 
     turns = planning.turns_that_fit(
