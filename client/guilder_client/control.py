@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc
 
-from guilder_client import outbound
+from guilder_client import relay
 from guilder_client.settings import SiteFile
+from guilder_shared import tunnel
 from guilder_shared.identity import read_private
 from guilder_shared.proto import control_pb2 as messages
 from guilder_shared.proto import control_pb2_grpc
@@ -104,10 +105,9 @@ class Bell:
             read_private(keys.key),
             keys.certificate.read_bytes(),
         )
-        way = outbound.grpc_proxy(self._settings.site.server, self._settings.proxy)
+        way = relay.grpc_way(self._settings.site.server, self._settings.proxy)
         options = [*OPTIONS, *way]
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        return grpc.secure_channel(address, credentials, options)
+        return grpc.secure_channel(tunnel.address(host, port), credentials, options)
 
     def _hang_up(self, stop: threading.Event) -> None:
         stop.wait()

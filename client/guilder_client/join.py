@@ -27,7 +27,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from guilder_client import outbound, skeleton
+from guilder_client import relay, skeleton
 from guilder_client.settings import ProxyLines, SiteFile
 from guilder_shared import authority, drafts, durable, tunnel
 from guilder_shared.certificates import load_certificate, load_tls_key
@@ -191,9 +191,11 @@ def _shake_hands(token: Token, context: ssl.SSLContext) -> list[x509.Certificate
     """Connect, shake hands, hang up; what the server showed."""
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols(["h2"])
+    url = f"https://{tunnel.address(token.host, token.port)}"
     try:
+        proxy = relay.plain_proxy(url, None)
         with (
-            tunnel.connect(token.host, token.port, CONNECT_S) as plain,
+            tunnel.connect(token.host, token.port, CONNECT_S, proxy) as plain,
             context.wrap_socket(plain, server_hostname=JOIN_NAME) as secure,
         ):
             return [x509.load_der_x509_certificate(der) for der in _shown(secure)]
@@ -370,4 +372,4 @@ def _another_server(token: Token, reason: str) -> GuilderError:
 
 def _options(url: str, proxy: ProxyLines | None) -> list[tuple[str, int | str]]:
     largest = ("grpc.max_receive_message_length", LARGEST_REPLY)
-    return [largest, *outbound.grpc_proxy(url, proxy)]
+    return [largest, *relay.grpc_way(url, proxy)]

@@ -59,10 +59,7 @@ def _line(url: str, tls: ssl.SSLContext, proxy: ProxyLines | None) -> Line | Non
     """Our own connections; None where a proxy itself speaks TLS, which httpx can."""
     place = urlsplit(url)
     host, port = place.hostname or "", place.port or 443
-    if is_loopback(url):
-        way = ""
-    else:
-        way = proxy_to(host) if proxy is None else with_login(proxy)
+    way = proxy_of(url, proxy)
     if not way:
         return Line(tls, host, lambda s: socket.create_connection((host, port), s))
     if urlsplit(way if "//" in way else f"//{way}").scheme not in ("", "http"):
@@ -70,24 +67,21 @@ def _line(url: str, tls: ssl.SSLContext, proxy: ProxyLines | None) -> Line | Non
     return Line(tls, host, lambda s: through(way, host, port, s))
 
 
-def grpc_proxy(url: str, proxy: ProxyLines | None) -> list[tuple[str, str | int]]:
-    """The same way for gRPC, as options of its channel; it knows http:// proxies only.
+def proxy_of(url: str, proxy: ProxyLines | None) -> str:
+    """The proxy's URL, login and all, on the way to a server; empty if there is none.
 
     Args:
-        url: Of the server.
+        url: Of the server; no proxy is asked on the way to this machine itself.
         proxy: Of site.toml; None: what HTTPS_PROXY and NO_PROXY say.
 
     Raises:
         EnrolmentError: The proxy's password cannot be read.
     """
-    if proxy is None or is_loopback(url):  # gRPC would send even loopback through one
-        found = proxy_to(urlsplit(url).hostname or "")
-        return [("grpc.http_proxy", found) if found else ("grpc.enable_http_proxy", 0)]
-    place = urlsplit(with_login(proxy))
-    who, at, _ = place.netloc.rpartition("@")
-    return [
-        ("grpc.http_proxy", f"http://{who}{at}{place.hostname}:{place.port or 3128}")
-    ]
+    if is_loopback(url):
+        return ""
+    if proxy is not None:
+        return with_login(proxy)
+    return proxy_to(urlsplit(url).hostname or "")
 
 
 def with_login(proxy: ProxyLines) -> str:
@@ -104,11 +98,11 @@ def with_login(proxy: ProxyLines) -> str:
 
 
 def _tunnel(proxy: ProxyLines) -> httpx.Proxy:
-    context = None if proxy.authority is None else _trusting(proxy.authority)
+    context = None if proxy.authority is None else trusting(proxy.authority)
     return httpx.Proxy(with_login(proxy), ssl_context=context)
 
 
-def _trusting(authority: Path) -> ssl.SSLContext:
+def trusting(authority: Path) -> ssl.SSLContext:
     """TLS to the proxy itself: its institution's authority, and no other."""
     try:
         return ssl.create_default_context(cafile=str(authority))

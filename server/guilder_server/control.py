@@ -13,7 +13,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its causes are told by diagnosis.py
 import grpc
 
-from guilder_server import diagnosis
 from guilder_server.door import Caller, Door
 from guilder_server.enrol import (
     STRANGER_OPTIONS,
@@ -34,7 +33,7 @@ from guilder_server.enrol import (
 )
 from guilder_server.register import Register
 from guilder_server.settings import ServerFile, ServerKeys
-from guilder_shared import tls
+from guilder_shared import tls, tunnel
 from guilder_shared.errors import NetworkError
 from guilder_shared.identity import read_private
 from guilder_shared.invitation import JOIN_NAME
@@ -87,6 +86,7 @@ class ControlServer:
         attended: Keeps a site online that listens here; see `Hub.attended`.
         awaited: Whom a run waits for, and why; see `Hub.awaited`.
         online: Names of the sites that are there.
+        seen: When each site was last heard of; see `Sightings.all`.
     """
 
     def __init__(
@@ -97,8 +97,9 @@ class ControlServer:
         attended: Attended = lambda _name, _ring: contextlib.nullcontext(),
         awaited: Awaited = lambda _run_id: {},
         online: Callable[[], set[str]] = set,
+        seen: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
-        self._online = online
+        self._online, self._seen = online, seen
         self._awaited = awaited
         self._settings = settings
         self._attended = attended
@@ -184,11 +185,12 @@ class ControlServer:
         public_port = self.enrolment_port if own else settings.port
         name = urlsplit(settings.url).hostname or ""
         control_port = settings.port if settings.one_port else self.port
-        control_url = f"https://{diagnosis.address(name, control_port)}"
+        control_url = f"https://{tunnel.address(name, control_port)}"
         stubs.add_EnrolmentServicer_to_server(
             Enrolment(desk, self._register, settings.url, control_url), strangers
         )
-        admins = Admins(desk, self._register, (name, public_port), self._online)
+        place = (name, public_port)
+        admins = Admins(desk, self._register, place, self._online, self._seen)
         stubs.add_RegisterServicer_to_server(admins, members)
         return [members, strangers]
 
@@ -222,7 +224,7 @@ def _credentials(keys: ServerKeys, *, mutual: bool) -> Any:
 
 
 def _bind(server: Any, place: tuple[str, int], credentials: Any) -> int:
-    address = diagnosis.address(*place)
+    address = tunnel.address(*place)
     try:
         return int(server.add_secure_port(address, credentials))
     except RuntimeError:

@@ -11,6 +11,7 @@ from pathlib import Path
 from guilder_shared import tls
 from guilder_shared.certificates import load_certificate, load_tls_key
 from guilder_shared.errors import NetworkError
+from guilder_shared.tunnel import address
 
 ANSWER_S = 5.0  # for the connection, then for the handshake
 REFUSAL_S = 0.5  # TLS 1.3 tells a refusal after the handshake
@@ -84,8 +85,3 @@ def _refused(place: str, reason: str) -> NetworkError:
         f"the server at {place} refuses our certificate, or speaks no TLS ({reason})",
         fix="Use the operator's key and certificate made for this server.",
     )
-
-
-def address(host: str, port: int) -> str:
-    """`host:port`, brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from typing import Any
@@ -211,6 +211,7 @@ class Admins:
         register: The book.
         place: Host and port at which strangers find the server.
         online: Names of the sites that are there.
+        seen: When each site was last heard of.
     """
 
     def __init__(
@@ -219,8 +220,9 @@ class Admins:
         register: Register,
         place: tuple[str, int],
         online: Callable[[], set[str]],
+        seen: Callable[[], Mapping[str, float]],
     ) -> None:
-        self._desk, self._online = desk, online
+        self._desk, self._online, self._seen = desk, online, seen
         self._register = register
         self._place = place
 
@@ -246,9 +248,13 @@ class Admins:
 
         def work(caller: Caller) -> Any:
             del caller
-            here = self._online()
+            here, seen = self._online(), self._seen()
             rows = [
-                {**_row(member), "online": member.name in here}
+                {
+                    **_row(member),
+                    "online": member.name in here,
+                    "last_seen": seen.get(member.name),
+                }
                 for member in self._register.members()
             ]
             rows += [

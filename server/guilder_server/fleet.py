@@ -101,15 +101,20 @@ class Fleet:
         links: Flower's state.
         gate: Who may upload now.
         remembered: What the server says of a site's ledger, to that site alone.
+        heard: Is told each time a site is heard of.
     """
 
     def __init__(
-        self, links: Links, gate: UploadGate, remembered: Callable[[str], bytes]
+        self,
+        links: Links,
+        gate: UploadGate,
+        remembered: Callable[[str], bytes],
+        heard: Callable[[str], None] = lambda _site: None,
     ) -> None:
         self.limits: Mapping[str, int] = {
             FLEET + path: limit for path, (_, limit) in REQUESTS.items()
         } | {witnessing.PATH: 0}
-        self._remembered = remembered
+        self._remembered, self._heard = remembered, heard
         self._links = links
         self._gate = gate
         self._members: dict[str, Member] = {}
@@ -170,6 +175,7 @@ class Fleet:
             if node is not None and node.status == NodeStatus.ONLINE:
                 interval = node.heartbeat_interval
                 self._links.acknowledge_node_heartbeat(node.node_id, interval)
+                self._heard(name)
 
     def close(self) -> None:
         """End all open pulls, and let none stay open."""
@@ -198,6 +204,7 @@ class Fleet:
             )
             member = self._members[request.site]
             self._authenticate(member, request, message)
+            self._heard(member.name)
             return _response(await self._dispatch(member, request, message))
         except _RefusedError as refused:
             return Response(refused.status, refused.word.encode())

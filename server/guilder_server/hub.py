@@ -51,6 +51,7 @@ class Hub:
             side; a larger one comes alone.
         largest_upload_bytes: No reply may be larger.
         remembered: What the server says of a site's ledger; see `Heads.word`.
+        heard: Is told each time a site is heard of; see `Sightings.note`.
 
     Raises:
         NetworkError: The port is taken (GLD-N001) or cannot be had (GLD-N002).
@@ -65,10 +66,11 @@ class Hub:
         upload_budget_bytes: int = 32 * MIB,
         largest_upload_bytes: int = 4096 * MIB,
         remembered: Callable[[str], bytes] = lambda _site: b"{}",
+        heard: Callable[[str], None] = lambda _site: None,
     ) -> None:
         self._gate = UploadGate(upload_budget_bytes, largest_upload_bytes)
         self._links = Links(self._gate)
-        self._fleet = Fleet(self._links, self._gate, remembered)
+        self._fleet = Fleet(self._links, self._gate, remembered, heard)
         self._grids: dict[str, HubGrid] = {}
         self._seconds = 0
         for name, node_key in sites.items():

@@ -192,8 +192,17 @@ def _line(row: dict[str, Any]) -> str:
     days = (row["expires"] - time.time()) / DAY_S
     tail = f"code {row['code']}" if row.get("code") else f"{days:.0f} days left"
     state = "online" if row.get("online") else row["state"]
+    if row["role"] == "site" and "online" in row:
+        tail = f"{_sighting(row)}  {tail}"
     line = f"{row['name']:20}  {row['role']:8}  {state:20}  {tail}"
     return one_line(line)
+
+
+def _sighting(row: dict[str, Any]) -> str:
+    moment = row.get("last_seen")
+    if moment is None:
+        return "never seen"
+    return time.strftime("seen %Y-%m-%d %H:%M UTC", time.gmtime(moment))
 
 
 def _entry_line(entry: dict[str, Any]) -> str:

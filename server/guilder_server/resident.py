@@ -16,6 +16,7 @@ from guilder_server.members import Member
 from guilder_server.register import Register
 from guilder_server.service import Service
 from guilder_server.settings import ServerFile, ServerKeys
+from guilder_server.sightings import Sightings
 from guilder_shared import certificates, tls
 from guilder_shared.claims import claimed
 from guilder_shared.errors import GuilderError
@@ -71,6 +72,7 @@ def _serve(
             hub.close_run(run_id)
 
     service = Service(settings, open_grid)
+    sightings = Sightings.open(settings.server.storage)
     context = tls.server_context(
         tls.KeyFiles(keys.key, keys.certificate, keys.authority)
     )
@@ -79,6 +81,7 @@ def _serve(
         context,
         {name: site.node_key for name, site in sites.items()},
         remembered=service.heads.word,
+        heard=sightings.note,
     )
     if register is not None:
         register.listen(lambda _, name, member: admit_or_expel(hub, name, member))
@@ -94,16 +97,18 @@ def _serve(
         hub.attended,
         lambda run_id: service.waits(run_id) or hub.awaited(run_id),
         hub.online,
+        sightings.all,
     )
     control.start()
     hub.start(control.behind_the_public_port())
     service.start()
     log.info("serving %d sites on port %d", len(sites), hub.port)
     threading.Thread(target=_warm_up, daemon=True, name="warm-up").start()
-    stop.wait()
+    sightings.keep(stop)
     control.stop()
     service.stop()
     hub.stop()
+    sightings.save()
 
 
 def _keep_certificate(

@@ -36,14 +36,22 @@ def is_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
-def connect(host: str, port: int, timeout_s: float) -> socket.socket:
+def connect(
+    host: str, port: int, timeout_s: float, proxy: str | None = None
+) -> socket.socket:
     """Connect to `host:port`; each step has `timeout_s`.
+
+    Args:
+        host: The server.
+        port: Its port.
+        timeout_s: In seconds.
+        proxy: URL of the proxy; empty: none; None: as `proxy_to` says.
 
     Raises:
         OSError: It cannot be reached. TunnelRefusedError: the proxy refused, or is
             no HTTP proxy; one that itself speaks TLS is not.
     """
-    proxy = proxy_to(host)
+    proxy = proxy_to(host) if proxy is None else proxy
     if not proxy:
         return socket.create_connection((host, port), timeout_s)
     try:

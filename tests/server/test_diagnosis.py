@@ -10,8 +10,7 @@ from socket import SHUT_RDWR, create_server, socket
 import pytest
 
 from guilder_server import diagnosis
-from guilder_shared import certificates, tls
-from guilder_shared.tunnel import is_this_machine
+from guilder_shared import certificates, tls, tunnel
 
 
 @pytest.fixture
@@ -133,5 +132,5 @@ def test_nobody_at_a_port_is_told_with_the_address(keys: Path) -> None:
 def test_loopback_is_known_by_its_address(
     host: str, shown: str, is_loopback: bool
 ) -> None:
-    assert diagnosis.address(host, 1) == shown
-    assert is_this_machine(host) is is_loopback
+    assert tunnel.address(host, 1) == shown
+    assert tunnel.is_this_machine(host) is is_loopback

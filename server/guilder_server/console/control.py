@@ -17,13 +17,13 @@ import grpc
 
 from guilder_server import diagnosis
 from guilder_server.settings import ConsoleFile, ServerFile
+from guilder_shared import tunnel
 from guilder_shared.errors import GuilderError, NetworkError, StudyError
 from guilder_shared.identity import read_private
 from guilder_shared.plain_text import one_line
 from guilder_shared.proto import control_pb2 as messages
 from guilder_shared.proto import control_pb2_grpc
 from guilder_shared.telling import ERROR_KEY, unpack
-from guilder_shared.tunnel import is_this_machine
 
 stubs: Any = control_pb2_grpc  # generated without types
 
@@ -61,10 +61,10 @@ class ControlClient:
             authority.read_bytes(), read_private(key), certificate.read_bytes()
         )
         options = [*CLIENT_OPTIONS]
-        if is_this_machine(host):  # gRPC would send even this through a proxy
+        if tunnel.is_this_machine(host):  # gRPC would send even this through a proxy
             options.append(("grpc.enable_http_proxy", 0))
         self._channel = grpc.secure_channel(
-            diagnosis.address(host, port), credentials, options
+            tunnel.address(host, port), credentials, options
         )
         self._calls = stubs.ControlStub(self._channel)
         self._register = stubs.RegisterStub(self._channel)
@@ -221,7 +221,7 @@ class ControlClient:
         code = error.code()
         if code in AWAY:
             return diagnosis.unreachable(*self._place, self._context)
-        place = diagnosis.address(*self._place)
+        place = tunnel.address(*self._place)
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return NetworkError(
                 "GLD-N053",

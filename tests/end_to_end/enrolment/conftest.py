@@ -16,6 +16,7 @@ from guilder_server.init import init_server
 from guilder_server.register import Register
 from guilder_server.resident import admit_or_expel
 from guilder_server.settings import ServerFile, load_console
+from guilder_server.sightings import Sightings
 from guilder_shared import tls
 from guilder_shared.invitation import Token
 
@@ -56,10 +57,12 @@ class Office:
         self.register = Register.open(
             settings.server.storage, settings.enrolment, settings.keys.authority
         )
+        self.sightings = Sightings.open(settings.server.storage)
         self.hub = Hub(
             ("127.0.0.1", settings.server.port),
             tls.server_context(settings.keys.key.parent),
             {},
+            heard=self.sightings.note,
         )
         self.register.listen(lambda _, name, who: admit_or_expel(self.hub, name, who))
         self.control = ControlServer(
@@ -68,6 +71,7 @@ class Office:
             self.register,
             self.hub.attended,
             online=self.hub.online,
+            seen=self.sightings.all,
         )
         self.control.start()
         self.hub.start(self.control.behind_the_public_port())
