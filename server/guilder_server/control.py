@@ -44,6 +44,7 @@ stubs: Any = control_pb2_grpc  # generated without types
 log = logging.getLogger(__name__)
 
 Awaited = Callable[[str], dict[str, str]]
+Met = Callable[[tuple[str, int], str, str], None]
 SILENCE_S = 3.0  # without an event, then a watcher is told who is awaited
 MOST_WATCHERS = 16
 MOST_CALLS = 8  # threads beside the watchers'
@@ -87,6 +88,7 @@ class ControlServer:
         awaited: Whom a run waits for, and why; see `Hub.awaited`.
         online: Names of the sites that are there.
         seen: When each site was last heard of; see `Sightings.all`.
+        met: Is told whose a relayed connection is; see `Relays.known`.
     """
 
     def __init__(
@@ -98,8 +100,9 @@ class ControlServer:
         awaited: Awaited = lambda _run_id: {},
         online: Callable[[], set[str]] = set,
         seen: Callable[[], Mapping[str, float]] = dict,
+        met: Met = lambda _listener, _peer, _name: None,
     ) -> None:
-        self._online, self._seen = online, seen
+        self._online, self._seen, self._met = online, seen, met
         self._awaited = awaited
         self._settings = settings
         self._attended = attended
@@ -149,7 +152,7 @@ class ControlServer:
         pool = ThreadPoolExecutor(MOST_CALLS, "control")
         servers: list[Any] = []
         try:
-            servers += self._open(Desk(Door(self._register), pool))
+            servers += self._open(Desk(Door(self._register), pool, self._meet))
             for server in servers:
                 await server.start()
         except BaseException as error:
@@ -159,6 +162,9 @@ class ControlServer:
         await stop.wait()
         await asyncio.gather(*(server.stop(grace=1.0) for server in servers))
         pool.shutdown(wait=False)
+
+    def _meet(self, peer: str, name: str) -> None:
+        self._met(("127.0.0.1", self.port), peer, name)
 
     def _open(self, desk: Desk) -> list[Any]:
         """The servers, bound to their ports."""

@@ -21,7 +21,8 @@ from starlette.types import Receive, Scope, Send
 from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from guilder_server.front import Address, Front
+from guilder_server.front import Front
+from guilder_server.relays import Address, Relays
 from guilder_server.uploads import UploadSizeError
 from guilder_shared.certificates import public_pem
 from guilder_shared.errors import NetworkError
@@ -134,16 +135,17 @@ class Edge:
             target=self._server.run, name="guilder-edge", daemon=True
         )
 
-    def start(self, elsewhere: Mapping[bytes, Address]) -> None:
+    def start(self, elsewhere: Mapping[bytes, Address], relays: Relays) -> None:
         """Begin to listen; returns when callers can connect.
 
         Args:
             elsewhere: Other listeners that share the port; see `Front`.
+            relays: Counts what is relayed to them.
 
         Raises:
             NetworkError: The listener did not come up (GLD-N003).
         """
-        self._server.elsewhere = elsewhere
+        self._server.elsewhere, self._server.relays = elsewhere, relays
         self._thread.start()
         while not self._server.started:
             if not self._thread.is_alive():
@@ -236,12 +238,13 @@ class _Listener(Server):
     def __init__(self, config: Config, listening: socket.socket) -> None:
         super().__init__(config)
         self.elsewhere: Mapping[bytes, Address] = {}
+        self.relays = Relays()
         self._listening = listening
         self._accepting: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets or [])
-        front = Front(self._listening, self._take_in, self.elsewhere)
+        front = Front(self._listening, self._take_in, self.elsewhere, self.relays)
         self._accepting = asyncio.create_task(front.run())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

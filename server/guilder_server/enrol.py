@@ -63,11 +63,14 @@ class Desk:
     Args:
         door: Who may call.
         pool: Where answers are worked out.
+        met: Is told where a member calls from, as gRPC names it, and who it is.
     """
 
-    def __init__(self, door: Door, pool: Executor) -> None:
+    def __init__(
+        self, door: Door, pool: Executor, met: Callable[[str, str], None]
+    ) -> None:
         self.door = door
-        self._pool = pool
+        self._pool, self._met = pool, met
 
     async def answer(
         self, context: Any, call: str, act: Callable[[Caller], Any], about: str = ""
@@ -75,7 +78,9 @@ class Desk:
         """Let the caller in and return what `act` makes; errors end the call."""
 
         def work() -> Any:
-            return act(self.door.let_in(context.auth_context(), call, about))
+            caller = self.door.let_in(context.auth_context(), call, about)
+            self._met(context.peer(), caller.name)
+            return act(caller)
 
         return await self.hear(context, work)
 

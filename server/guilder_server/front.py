@@ -13,22 +13,20 @@ import contextlib
 import logging
 import socket
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
 from guilder_server.hello import LARGEST_BYTES, NoHelloError, read_hello
+from guilder_server.relays import Address, Relays
 
 log = logging.getLogger("guilder.front")
 
 HELLO_S = 10.0  # to send the first message; the handshake has as much again
 LOOK_S = 0.02  # between two looks at a first message that comes in pieces
 MOST_SILENT = 512  # callers without a first message; the oldest goes for a new one
-MOST_RELAYED = 256  # open connections to each other listener
 PIECE_BYTES = 1 << 16
 OUT_OF_FILES_S = 0.1
 
 Serve = Callable[[socket.socket], Awaitable[None]]
-Address = tuple[str, int]
 
 
 class Front:
@@ -38,15 +36,20 @@ class Front:
         listening: Bound and listening.
         serve: Takes over a connection on which nothing was read yet.
         elsewhere: Called name, or else offered protocol -> address of its listener.
+        relays: Counts what is relayed there.
     """
 
     def __init__(
-        self, listening: socket.socket, serve: Serve, elsewhere: Mapping[bytes, Address]
+        self,
+        listening: socket.socket,
+        serve: Serve,
+        elsewhere: Mapping[bytes, Address],
+        relays: Relays,
     ) -> None:
         self._listening, self._serve, self._elsewhere = listening, serve, elsewhere
         self._silent: dict[asyncio.Task[None], None] = {}  # oldest first
         self._tasks: set[asyncio.Task[None]] = set()
-        self._num_relayed: Counter[Address] = Counter()
+        self._relays = relays
 
     async def run(self) -> None:
         """Accept until cancelled; then every relayed connection is cut."""
@@ -115,21 +118,22 @@ class Front:
         return next((found for found in offered if found is not None), None)
 
     async def _relay(self, caller: socket.socket, address: Address) -> None:
-        if self._num_relayed[address] >= MOST_RELAYED:
-            return
-        self._num_relayed[address] += 1
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        try:
-            with socket.socket(family, socket.SOCK_STREAM) as inner:
-                inner.setblocking(False)
-                inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                await asyncio.get_running_loop().sock_connect(inner, address)
+        task = asyncio.current_task()
+        assert task is not None, "runs as a task"
+        with socket.socket(family, socket.SOCK_STREAM) as inner:
+            inner.setblocking(False)
+            inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await asyncio.get_running_loop().sock_connect(inner, address)
+            port = inner.getsockname()[1]
+            self._relays.enter(address, port, task)
+            try:
                 async with asyncio.TaskGroup() as both:
                     both.create_task(_pump(caller, inner))
                     both.create_task(_pump(inner, caller))
-        finally:
-            self._num_relayed[address] -= 1
+            finally:
+                self._relays.leave(address, port)
 
 
 async def _pump(source: socket.socket, sink: socket.socket) -> None:

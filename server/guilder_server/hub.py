@@ -28,6 +28,7 @@ from guilder_server.edge import Edge
 from guilder_server.fleet import MIB, Fleet
 from guilder_server.links import NOT_ONLINE, Fate, Links
 from guilder_server.memory import give_back_large_pieces
+from guilder_server.relays import Relays
 from guilder_server.uploads import UploadGate
 from guilder_shared.pieces import Cut, opened
 
@@ -71,6 +72,7 @@ class Hub:
         self._gate = UploadGate(upload_budget_bytes, largest_upload_bytes)
         self._links = Links(self._gate)
         self._fleet = Fleet(self._links, self._gate, remembered, heard)
+        self.relays = Relays()
         self._grids: dict[str, HubGrid] = {}
         self._seconds = 0
         for name, node_key in sites.items():
@@ -85,7 +87,7 @@ class Hub:
             elsewhere: Other listeners that share this hub's port; see `Front`.
         """
         give_back_large_pieces()
-        self._edge.start(elsewhere or {})
+        self._edge.start(elsewhere or {}, self.relays)
 
     def stop(self) -> None:
         """Cut every connection; what was open is forgotten."""

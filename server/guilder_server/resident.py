@@ -98,6 +98,7 @@ def _serve(
         lambda run_id: service.waits(run_id) or hub.awaited(run_id),
         hub.online,
         sightings.all,
+        hub.relays.known,
     )
     control.start()
     hub.start(control.behind_the_public_port())

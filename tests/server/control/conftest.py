@@ -10,6 +10,7 @@ import pytest
 
 from guilder_server.console.control import ControlClient
 from guilder_server.control import ControlServer
+from guilder_server.relays import Relays
 from guilder_server.settings import ServerFile
 from guilder_shared import certificates
 from guilder_shared.errors import (
@@ -95,13 +96,17 @@ class Place:
         self.settings = ServerFile.load(self.folder / "server.toml")
         self.runs = Runs()
         self.awaited: dict[str, str] = {}
+        self.relays = Relays()
         self.server = self.start(0)
 
     def start(self, port: int) -> ControlServer:
         chosen = self.settings.server.model_copy(update={"control_port": port})
         self.settings = self.settings.model_copy(update={"server": chosen})
         server = ControlServer(
-            self.settings, self.runs, awaited=lambda _run_id: dict(self.awaited)
+            self.settings,
+            self.runs,
+            awaited=lambda _run_id: dict(self.awaited),
+            met=self.relays.known,
         )
         server.start()
         chosen = chosen.model_copy(update={"control_port": server.port})

@@ -1,5 +1,6 @@
 """One port for work and control, with real TLS sockets and callers that mean harm."""
 
+import contextlib
 import functools
 import socket
 import ssl
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from guilder_server import front
+from guilder_server import front, relays
 from guilder_server.control import ControlServer
 from guilder_server.hub import Hub
 from guilder_shared import certificates, tls
@@ -28,6 +29,7 @@ class Server:
         roster = certificates.roster(self.folder / "sites")
         keys = {name: site.node_key for name, site in roster.items()}
         self.hub = Hub(("127.0.0.1", 0), tls.server_context(self.folder), keys)
+        self.hub.relays = place.relays
         self.hub.start({b"h2": ("127.0.0.1", self.control.port)})
         self.operator = functools.partial(place.client, port=self.hub.port)
 
@@ -165,3 +167,28 @@ def test_when_control_ends_its_callers_are_told(server: Server) -> None:
             operator.list()
 
     assert server.work() == b"HTTP/1.1 404"
+
+
+def test_callers_without_a_certificate_take_no_members_place(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relays, "MOST_UNKNOWN", 3)
+    context, hello = tls.client_context(server.site), ssl.MemoryBIO()
+    context.set_alpn_protocols(["h2"])
+    with pytest.raises(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), hello).do_handshake()
+    first_message = hello.read()
+    with server.operator() as operator, contextlib.ExitStack() as crowd:
+        watch = operator.watch("run-1")
+        server.runs.more.put({"n": 1})
+        first = next(watch)
+        callers = [crowd.enter_context(server.call()) for _ in range(8)]
+        for caller in callers:
+            caller.sendall(first_message)
+
+        while callers[0].recv(4096):  # ends: the oldest of those that are nobody
+            pass
+        server.runs.more.put(None)
+        rest = list(watch)
+
+    assert [first, *rest] == [{"n": 1}]  # who was known before stays
