@@ -1,5 +1,6 @@
 #!/bin/sh
-# Install Guilder from this folder: `sh install.sh FOLDER`. PYTHON names another python3.
+# Install Guilder from this folder: `sh install.sh FOLDER [SHA256]`, where SHA256 is what
+# `guilder bundle` printed, received by another way. PYTHON names another python3.
 # Exit: 0 done, 2 this machine does not fit, 5 a file is not what was bundled.
 set -eu
 
@@ -11,7 +12,8 @@ stop() {
     exit "$1"
 }
 
-[ $# -eq 1 ] || stop 2 "usage: sh install.sh FOLDER" "name a folder to be made"
+[ $# -eq 1 ] || [ $# -eq 2 ] || stop 2 "usage: sh install.sh FOLDER [SHA256]" \
+    "name a folder to be made, and the sum that came with the bundle by another way"
 printf 'needs: Linux @MACHINE@, glibc @GLIBC@ or newer, Python @PYTHON@, GPU driver: %s\n' \
     "@DRIVER@"
 [ "$(uname -m)" = "@MACHINE@" ] || stop 2 \
@@ -26,6 +28,11 @@ found=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/
     "GLD-M007 $python is Python $found, this bundle is for @PYTHON@" \
     "PYTHON=/path/to/python@PYTHON@ sh install.sh FOLDER"
 
+sums=$(sha256sum "$here/SHA256SUMS" 2>/dev/null | cut -d' ' -f1) || sums=none
+[ "${2:-$sums}" = "$sums" ] || stop 5 \
+    "GLD-M008 SHA256SUMS is $sums, not the one that was named; nothing was installed" \
+    "ask who made the bundle for the sum again, by another way, then for the bundle"
+[ $# -eq 2 ] || printf 'not compared: SHA256SUMS is %s\n' "$sums"
 (cd "$here" && sha256sum --check --strict --quiet SHA256SUMS >&2) || stop 5 \
     "GLD-M008 a file of this bundle was changed or is missing; nothing was installed" \
     "copy the bundle again, and compare SHA256SUMS with who made it"

@@ -21,6 +21,7 @@ from guilder.wheel import pack
 NOBODY = 65534
 SYSTEMS = "/usr/bin/python3"
 CUT = ["unshare", "--net", "--map-root-user"]
+AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
 
 
 def wheels_in(folder: Path) -> Path:
@@ -51,10 +52,11 @@ def install(
     *,
     before: tuple[str, ...] = (),
     python: str = sys.executable,
+    digest: str = "",
 ) -> subprocess.CompletedProcess[str]:
     env = {"PATH": "/usr/bin:/bin", "PYTHON": python, "HOME": str(where.parent)}
     return subprocess.run(
-        [*before, "sh", str(made / "install.sh"), str(where)],
+        [*before, "sh", str(made / "install.sh"), str(where), *digest.split()],
         capture_output=True, text=True, check=False, env=env,
     )  # fmt: skip
 
@@ -93,6 +95,26 @@ def test_one_changed_file_ends_with_5_and_nothing_is_installed(
     assert done.returncode == 5
     assert "GLD-M008" in done.stderr
     assert not (tmp_path / "env").exists()
+
+
+def test_the_sum_that_came_by_another_way_is_held_to(
+    made: Path, tmp_path: Path
+) -> None:
+    told = hashlib.sha256((made / "SHA256SUMS").read_bytes()).hexdigest()
+    bill = made / "SBOM.cdx.json"
+    bill.write_text(bill.read_text() + "\n")
+    sums = made / "SHA256SUMS"
+    lines = sums.read_text().splitlines()
+    new = hashlib.sha256(bill.read_bytes()).hexdigest()
+    lines = [f"{new}  {bill.name}" if bill.name in line else line for line in lines]
+    sums.write_text("\n".join(lines) + "\n")  # all fits together again
+
+    changed = install(made, tmp_path / "env", digest=told)
+    unasked = install(made, tmp_path / "env")
+
+    assert (changed.returncode, "GLD-M008" in changed.stderr) == (5, True)
+    assert unasked.returncode == 0
+    assert "not compared: SHA256SUMS is " in unasked.stdout
 
 
 def test_a_missing_wheel_ends_with_5(made: Path, tmp_path: Path) -> None:
@@ -238,20 +260,62 @@ def test_all_of_guilder_is_bundled_installed_offline_and_shows_its_demo(
     if fetched.returncode and "GLD-C153" in fetched.stderr:
         pytest.skip("pip can fetch nothing here")
     assert fetched.returncode == 0, fetched.stderr
-    before = cut()
+    place, python = ordinary(tmp_path)
+    before = (*cut_off(), *place)
+    printed = fetched.stdout.split("SHA256SUMS is ")[1].split()[0]
+    wheel = next((made / "wheels").glob("numpy-*.whl"))
+    data = wheel.read_bytes()
+    wheel.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    spoilt = install(made, tmp_path / "own/env", before=before, python=python)
+    wheel.write_bytes(data)
 
-    done = install(made, tmp_path / "env", before=before)
+    done = install(
+        made, tmp_path / "own/env", before=before, python=python, digest=printed
+    )
     assert done.returncode == 0, done.stderr
-    own = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    lo = ["sh", "-c", 'ip link set lo up 2>/dev/null; exec "$0" "$@"'] if before else []
-    demo = subprocess.run(
-        [*before, *lo, str(tmp_path / "env/bin/guilder"), "demo", "--json",
-         "--out", str(tmp_path / "demo")],
-        capture_output=True, text=True, check=False, env=own,
-    )  # fmt: skip
+    assert (spoilt.returncode, "GLD-M008" in spoilt.stderr) == (5, True)
+
+    def guilder(*words: str) -> subprocess.CompletedProcess[str]:
+        home = str(tmp_path / "own")
+        return subprocess.run(
+            [*before, f"{home}/env/bin/guilder", *words],
+            capture_output=True, text=True, check=False, cwd=home,
+            env={"PATH": "/usr/bin:/bin", "HOME": home, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    demo = guilder("demo", "--json", "--out", "demo")
+    checked = guilder(
+        "client", "check", "--offline", "--site", "demo/sites/site-1/site.toml"
+    )
 
     assert demo.returncode == 0, demo.stderr
     assert json.loads(demo.stdout.splitlines()[-1])["reports_verified"]
+    assert checked.returncode == 0, checked.stdout
+    assert "READY" in checked.stdout
+
+
+def cut_off() -> tuple[str, ...]:
+    """Without any network but loopback, where this user may have that."""
+    if not cut():
+        return ()
+    shell = 'ip link set lo up 2>/dev/null; exec "$0" "$@"'
+    return (*(cut() if os.getuid() else CUT[:2]), "sh", "-c", shell)
+
+
+def ordinary(folder: Path) -> tuple[tuple[str, ...], str]:
+    """How to become an ordinary user with a folder of its own, and its Python."""
+    own = folder / "own"
+    own.mkdir()
+    here = [str(number) for number in sys.version_info[:2]]
+    asked = [SYSTEMS, "-c", "import sys; print(*sys.version_info[:2])"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if os.getuid() or not shutil.which("setpriv") or found.stdout.split() != here:
+        return (), sys.executable
+    os.chown(own, NOBODY, NOBODY)
+    for path in (folder, *folder.parents):
+        if str(path).startswith("/tmp/"):
+            path.chmod(path.stat().st_mode | 0o111)
+    return (*AS_NOBODY,), SYSTEMS
 
 
 def test_root_is_not_needed(made: Path, tmp_path: Path) -> None:
@@ -267,15 +331,12 @@ def test_root_is_not_needed(made: Path, tmp_path: Path) -> None:
     for parent in place.parents:
         if str(parent).startswith("/tmp/"):
             parent.chmod(parent.stat().st_mode | 0o111)
-    as_nobody = (
-        "setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
-    )  # fmt: skip
-    asked = [*as_nobody, SYSTEMS, "-c", "import sys; print(*sys.version_info[:2])"]
+    asked = [*AS_NOBODY, SYSTEMS, "-c", "import sys; print(*sys.version_info[:2])"]
     found = subprocess.run(asked, capture_output=True, text=True, check=False)
     if found.stdout.split() != [str(number) for number in sys.version_info[:2]]:
         pytest.skip("another user has no such Python here")
 
-    done = install(place / "bundle", place / "env", before=as_nobody, python=SYSTEMS)
+    done = install(place / "bundle", place / "env", before=AS_NOBODY, python=SYSTEMS)
 
     assert done.returncode == 0, done.stderr
     assert (place / "env" / "bin" / "hello").stat().st_uid == NOBODY
