@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from itertools import product, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import click
 
 ROOT = Path(__file__).parents[2]
@@ -215,3 +217,30 @@ print(json.dumps([used.ru_utime + used.ru_stime, sorted(sys.modules)]))
     print(f"guilder {' '.join(words)}: {cpu_s:.2f} s CPU")  # the goal is 0.5
     assert set(modules) & set(NEVER_FOR_HELP) == set()
     assert all(find_spec(name) for name in NEVER_FOR_HELP), "a name is misspelt"
+
+
+def rooms() -> "ModuleType":
+    spec = spec_from_file_location("rooms", ROOT / "deploy" / "rooms.py")
+    assert spec is not None
+    assert spec.loader is not None
+    found = module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_every_module_on_the_map_of_rooms_exists() -> None:
+    known = {
+        name
+        for folder in rooms().ROOMS.values()
+        for name in rooms().modules(ROOT / folder)
+    }
+
+    named = re.findall(r"^\| `([^`]+)`", (ROOT / "docs/map.md").read_text(), re.M)
+
+    assert len(named) > 200
+    assert set(named) - known == set(), "python deploy/rooms.py"
+
+
+@pytest.mark.slow  # not slow: new modules are put on the map before a release
+def test_the_map_of_rooms_is_whole() -> None:
+    assert (ROOT / "docs/map.md").read_text("utf-8") == rooms().page()

@@ -57,8 +57,8 @@ class Way:
     def settings(self, folder: Path, **changes: Any) -> SiteFile:
         file = folder / "site.toml"
         file.write_text(file.read_text() + DATA)
-        given = {"url": self.url, "user": "ward-3", "password": self.password}
-        given |= {"authority": self.authority} | changes
+        given: dict[str, Any] = {"url": self.url, "authority": self.authority}
+        given |= {"user": "ward-3", "password": self.password} | changes
         loaded = SiteFile.load(file)
         return loaded.model_copy(update={"proxy": ProxyLines(**given)})
 
