@@ -14,15 +14,12 @@ the first, and the first by itself, which for ours includes the offer.
 import argparse
 import itertools
 import json
-import os
-import platform
 import shutil
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +29,9 @@ from guilder.consortium import Consortium, found
 from guilder.stock_flower import StockFlower
 from guilder_shared.study import Study
 from guilder_simulations.studies import path_of
+
+sys.path.insert(0, str(Path(__file__).parent / "workloads"))
+import outcome  # type: ignore[import-not-found]
 
 GOALS: dict[str, dict[str, float]] = {
     "two_sites_s": {"at_most": 0.15},
@@ -126,27 +126,6 @@ def measure(folder: Path, rounds: int, stock_rounds: int) -> dict[str, float]:
     return figures
 
 
-def missed(figures: dict[str, float]) -> list[str]:
-    """The keys whose goal was not reached."""
-    return [
-        key
-        for key, goal in GOALS.items()
-        if figures[key] > goal.get("at_most", float("inf"))
-        or figures[key] < goal.get("at_least", float("-inf"))
-    ]
-
-
-def machine() -> dict[str, Any]:
-    """Where it was measured; `load` tells whether others were at work."""
-    return {
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "load": round(os.getloadavg()[0], 1),
-        **{name: version(name) for name in ("flwr", "torch", "opacus")},
-    }
-
-
 def main() -> None:
     """Measure and print; the last line on stdout is one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -157,24 +136,14 @@ def main() -> None:
     parser.add_argument("--stock-rounds", type=int, default=6, help="one is dropped")
     parser.add_argument("--keep", type=Path, help="keep all files in this folder")
     options = parser.parse_args()
-    where = machine()
+    where = outcome.machine("flwr", "torch", "opacus")
     folder = options.keep or Path(tempfile.mkdtemp(prefix="round-latency-"))
     try:
         figures = measure(folder, options.rounds, options.stock_rounds)
     finally:
         if options.keep is None:
             shutil.rmtree(folder, ignore_errors=True)
-    if not options.json:
-        for key, figure in figures.items():
-            print(f"{key:32} {figure}")
-    result = {
-        "benchmark": "round_latency",
-        "figures": figures,
-        "goals": GOALS,
-        "missed": missed(figures),
-        "machine": where,
-    }
-    print(json.dumps(result))
+    outcome.tell("round_latency", figures, GOALS, where, as_json=options.json)
 
 
 if __name__ == "__main__":

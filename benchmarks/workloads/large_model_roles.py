@@ -46,7 +46,7 @@ def serve(folder: Path, study_file: Path, num_rounds: int) -> None:
     from guilder_server import rounds
     from guilder_server.grid import Sites
     from guilder_server.hub import Hub
-    from guilder_server.runstore import RunStore
+    from guilder_server.runstore import RunStore, plan_facts
     from guilder_shared.certificates import roster
     from guilder_shared.messages import Plan
     from guilder_shared.models import registry
@@ -59,7 +59,7 @@ def serve(folder: Path, study_file: Path, num_rounds: int) -> None:
     hub = Hub(("127.0.0.1", 0), server_context(folder), keys)
     hub.start()
     print(hub.port, flush=True)
-    facts = {"run_id": "large", "plan": plan.facts()}
+    facts = {"run_id": "large", "plan": plan_facts(plan)}
     store = RunStore.create(folder / "run", study, facts)
     grid = hub.grid("large")
     while len(list(grid.get_node_ids())) < study.aggregation.min_sites:
@@ -83,6 +83,7 @@ def serve(folder: Path, study_file: Path, num_rounds: int) -> None:
 
 def take_part(folder: Path, name: str, port: int) -> None:
     """Answer every turn with the same numbers; ends when it is killed."""
+    import psutil
     from flwr.app import Context, Message
     from flwr.clientapp import ClientApp
 
@@ -115,7 +116,11 @@ def take_part(folder: Path, name: str, port: int) -> None:
         reply = TurnReply(Verdict.DONE, *about, update)
         return Message(wire.encode_reply(reply), reply_to=message)
 
-    node = Node(f"https://127.0.0.1:{port}", folder, app, {"site": name})
+    def online() -> None:
+        print(psutil.Process().memory_info().rss, flush=True)
+
+    url, config = f"https://127.0.0.1:{port}", {"site": name}
+    node = Node(url, folder, app, config, on_online=online)
     node.run_forever(threading.Event())
 
 

@@ -91,7 +91,8 @@ class Incoming:
             part.replace(self._folder / name)
         except OSError as error:
             log.warning("a piece of a message is not kept: %s", error.strerror)
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink()
 
     def _read(self, wanted: set[str]) -> None:
         self._written = set()

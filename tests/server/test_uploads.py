@@ -119,3 +119,74 @@ def test_a_new_reply_takes_the_place_of_the_sites_earlier_one(gate: UploadGate) 
     assert gate.enter("alder", "a2", 50 * MIB)
     gate.leave("a")  # too late to matter
     assert not gate.enter("birch", "b", 1)
+
+
+def test_what_came_of_a_reply_that_broke_off_is_kept_for_its_sender(
+    gate: UploadGate,
+) -> None:
+    gate.enter("alder", "a", 50 * MIB)
+    gate.received("alder", 30 * MIB)
+    assert gate.keep("a", "pieces", 30 * MIB)
+    assert not gate.enter("birch", "b", 50 * MIB)
+
+    assert gate.enter("alder", "again", 50 * MIB)
+
+    assert gate.take_rest("alder") == "pieces"
+    gate.received("alder", 20 * MIB)
+    with pytest.raises(UploadSizeError):
+        gate.received("alder", MIB)
+
+
+def test_what_broke_off_makes_way_after_a_while_and_not_before_somebody_asks(
+    gate: UploadGate, clock: Clock
+) -> None:
+    gate.enter("alder", "a", 50 * MIB)
+    gate.keep("a", "pieces", 30 * MIB)
+    clock.now = 10 * IDLE_S
+    assert gate.stalled() == []
+
+    assert gate.enter("birch", "b", 50 * MIB)
+
+    gate.leave("b")
+    assert gate.enter("alder", "again", 50 * MIB)
+    assert gate.take_rest("alder") is None
+
+
+def test_what_broke_off_stays_while_there_is_room_for_both(
+    gate: UploadGate, clock: Clock
+) -> None:
+    gate.enter("alder", "a", MIB // 3)
+    gate.keep("a", "pieces", MIB // 4)
+    clock.now = 10 * IDLE_S
+
+    assert gate.enter("birch", "b", MIB // 3)
+    assert gate.enter("alder", "again", MIB // 3)
+
+    assert gate.take_rest("alder") == "pieces"
+
+
+def test_an_upload_that_stands_still_makes_way_and_may_still_be_kept(
+    gate: UploadGate, clock: Clock
+) -> None:
+    gate.enter("alder", "a", 50 * MIB)
+    clock.now = IDLE_S + 1
+    assert gate.stalled() == ["a"]
+    gate.give_way("a")
+    assert gate.stalled() == []
+    assert gate.keep("a", "pieces", MIB)
+
+    assert gate.enter("birch", "b", 50 * MIB)
+
+    assert not gate.keep("a", "pieces", MIB)  # its room is another's
+
+
+def test_the_time_between_two_parts_of_an_upload_does_not_count(
+    gate: UploadGate, clock: Clock
+) -> None:
+    gate.enter("alder", "a", 50 * MIB)
+    gate.keep("a", "pieces", MIB)
+    clock.now = 15.0
+    gate.enter("alder", "again", 50 * MIB)
+    clock.now = 15.0 + IDLE_S - 1
+
+    assert gate.stalled() == []

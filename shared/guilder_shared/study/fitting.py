@@ -17,7 +17,7 @@ from guilder_shared.study.data import (
 )
 from guilder_shared.study.parts import Model
 
-LARGEST_MODEL = 64_000_000  # weights: 256 MB in float32
+LARGEST_MODEL = 2**28  # weights: 1 GiB in float32
 
 # The keys that a model must have; it may have no other of `_KEYS`, save `train`.
 _NEEDED: dict[str, tuple[str, ...]] = {
