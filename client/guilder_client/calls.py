@@ -179,7 +179,11 @@ def _object(answer: httpx.Response, landing: Landing) -> Content:
     piece = Piece(head, memory, begin, begin + found[2] - len(head))
     ahead = ahead[len(head) :]
     piece.body[: len(ahead)] = ahead
-    read_into(piece.body[len(ahead) :])
+    try:
+        read_into(piece.body[len(ahead) :])
+    except BaseException:
+        landing.give_back(piece)
+        raise
     return piece
 
 

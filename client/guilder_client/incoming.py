@@ -53,7 +53,7 @@ class Incoming:
             object_ids: Its objects.
             num_bytes: Of all of them together, as the server says.
         """
-        wanted = set(object_ids)
+        wanted = dict.fromkeys(object_ids)
         self._pieces = {n: c for n, c in self._pieces.items() if n in wanted}
         if not self._pieces:
             self._began_s, self.landing = self._clock(), Landing(num_bytes)
@@ -94,15 +94,15 @@ class Incoming:
             with contextlib.suppress(OSError):
                 part.unlink()
 
-    def _read(self, wanted: set[str]) -> None:
-        self._written = set()
-        for name in self._names():
-            piece = self._piece(name) if name in wanted else None
-            if piece is None:
-                self._remove(name)
-                continue
-            self._pieces[name] = piece
-            self._written.add(name)
+    def _read(self, wanted: Iterable[str]) -> None:
+        """Take what lies on disk, in the message's order; remove whatever else does."""
+        found = set(self._names())
+        for name in (each for each in wanted if each in found):
+            if (piece := self._piece(name)) is not None:
+                self._pieces[name] = piece
+        self._written = set(self._pieces)
+        for name in found - self._written:
+            self._remove(name)
 
     def _piece(self, name: str) -> Piece | None:
         assert self._folder is not None
@@ -113,10 +113,12 @@ class Incoming:
                 memory, start = self.landing.place(num_bytes)
                 piece = Piece(head, memory, start, start + num_bytes)
                 file.seek(len(head))
-                is_whole = file.readinto(piece.body) == num_bytes
+                if file.readinto(piece.body) == num_bytes and piece.object_id() == name:
+                    return piece
         except OSError:
             return None
-        return piece if is_whole and piece.object_id() == name else None
+        self.landing.give_back(piece)
+        return None
 
     def _names(self) -> list[str]:
         if self._folder is None:

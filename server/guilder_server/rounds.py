@@ -149,9 +149,14 @@ def _measure(task: Run, cohort: Cohort, model: Weights, round_no: int) -> None:
 
 
 def _again(store: RunStore, model: Weights) -> Callable[[], Weights]:
-    """Gives the model again that sites train; a large one waits on disk meanwhile."""
+    """Gives the model again that sites train; a large one waits on disk meanwhile.
+
+    Where a round has made it, it lies there already; the initial one is written.
+    """
     if sum(w.nbytes for w in model.values()) <= LARGE_BYTES:
         return lambda: model
+    if store.last_round():
+        return store.iterate
     scratch = store.folder / "model.tmp"
     with scratch.open("wb") as file:
         file.writelines(tensors.parts(model))

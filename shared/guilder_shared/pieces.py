@@ -137,6 +137,12 @@ class Landing:
             start, self._used = self._used, self._used + num_bytes
             return self._memory, start
 
+    def give_back(self, piece: Piece) -> None:
+        """Have the last body's room again: it did not come, or is another."""
+        with self._lock:
+            if piece.memory is self._memory and piece.stop == self._used:
+                self._used = piece.start
+
     def put(self, parts: Sequence[memoryview]) -> Content:
         """An object that came in `parts`: a piece is landed, any other is joined.
 

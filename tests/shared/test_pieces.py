@@ -104,6 +104,21 @@ def test_an_array_longer_than_it_may_be_is_not_joined() -> None:
         pieces.opened(root, found, LONG)
 
 
+def test_room_that_was_not_needed_is_had_again() -> None:
+    landing = Landing(10)
+    first = landing.put([memoryview(b"ArrayChunk  4\0abcd")])
+    second = landing.put([memoryview(b"ArrayChunk  6\0efghij")])
+    assert isinstance(first, Piece)
+    assert isinstance(second, Piece)
+
+    landing.give_back(first)  # not the last: it stays
+    landing.give_back(second)
+    third = landing.put([memoryview(b"ArrayChunk  6\0klmnop")])
+
+    assert isinstance(third, Piece)
+    assert bytes(third.memory) == b"abcdklmnop"
+
+
 @pytest.mark.parametrize(
     "content", [b"ArrayChunk  5\0abcd", b"ArrayChunk  3\0abcd", b"ArrayChunk  04\0abcd"]
 )

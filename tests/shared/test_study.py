@@ -126,6 +126,13 @@ def test_a_study_that_travelled_is_the_same_study_column_by_column(path: Path) -
     assert travelled.digest() == study.digest()
 
 
+def test_a_model_may_have_a_gibibyte(path: Path) -> None:
+    """3 x 16,382 + 16,383 x 16,380 + 16,381 and biases: 2^28 less 7."""
+    study = Study.load(path, ("model.hidden=[16382, 16380]",))
+
+    assert study.model.hidden == (16_382, 16_380)
+
+
 @pytest.mark.parametrize(
     ("overrides", "key"),
     [
