@@ -234,6 +234,10 @@ class Page:
         assert told["id"] != "BUG", told["what"]
         return str(told["id"])
 
+    def said(self, raw: bytes) -> Any:
+        """What the page would show of a file that is sound."""
+        return self.answer(Question(raw))["answer"]
+
     def answer(self, asked: Question, *, full: bool = True) -> Any:
         """The verdict, and what the page would show."""
         if self._process is None:

@@ -71,6 +71,7 @@ def text(answer: Answer) -> str:
         lines.append("compare this key with the one the site gave you")
     lines.extend(_budget_line(budget) for budget in answer["budgets"])
     lines.extend(_study_line(study) for study in answer["studies"])
+    lines.extend(line for each in answer["silences"] for line in _silent_lines(each))
     return "\n".join(lines)
 
 
@@ -92,6 +93,21 @@ def _study_line(study: Answer) -> str:
         f"study {study['name']}: epsilon {study['epsilon']:g} at delta "
         f"{study['delta']:g}, unit {study['unit']}; {turns}{stamp}"
     )
+
+
+def _silent_lines(each: Answer) -> list[str]:
+    """Of a server that would not have noticed an old ledger."""
+    lines = []
+    for excuse in each["excused"]:
+        ends = [end for end in (excuse["expires"], excuse["revoked_at"]) if end]
+        until = min(ends, default="revoked")
+        lines.append(f"server {each['server']}: EXCUSED, {excuse['since']} to {until}")
+    for lost in each["forgot"]:
+        lines.append(
+            f"server {each['server']}: FORGOT at {lost['at']} what it signed "
+            f"(head {lost['signed']}, remembered {lost['remembered']})"
+        )
+    return lines
 
 
 def _read(path: Path) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 from guilder_verifier import consortium
 from guilder_verifier.budgets import totals
 from guilder_verifier.compare import compare, differs
-from guilder_verifier.figures import costs_too_much, figures
+from guilder_verifier.figures import costs_too_much, figures, silences
 from guilder_verifier.files import MOST_BYTES, Signed, read
 from guilder_verifier.finding import Finding
 from guilder_verifier.replay import CANNOT_BE, Replay, replay
@@ -126,6 +126,7 @@ def _answer(signed: Signed, book: Replay, compared: bool) -> Answer:
         "num_entries": len(signed.entries),
         "budgets": [_budget(budget) for budget in book.in_force()],
         "studies": [_study(grant) for grant in book.grants.values()],
+        "silences": silences(book),
     }
 
 

@@ -51,7 +51,7 @@ TEXT = Rule("text")
 
 def figures(book: Replay, rows: list[Report]) -> Report:
     """Everything in a report but its signature."""
-    last, silent = rows[-1], _silences(book)
+    last, silent = rows[-1], silences(book)
     return {
         "schema": "guilder-report-2",
         "as_of": book.time,
@@ -73,7 +73,7 @@ def figures(book: Replay, rows: list[Report]) -> Report:
     }
 
 
-def _silences(book: Replay) -> list[Report]:
+def silences(book: Replay) -> list[Report]:
     """Each server that was ever excused or ever forgot, by name."""
     excuses: dict[str, list[Report]] = {}
     for server, line in book.orders.excuses():

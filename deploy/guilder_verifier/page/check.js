@@ -75,7 +75,7 @@ function answerOf(signed, book, known, compared) {
       const { epsilon, delta, used } = sumsOf(budget);
       return { name: budget.terms.name, datasets: budget.terms.datasets, epsilon, delta, renyi_used: Object.fromEntries(used) };
     }),
-    studies: [...book.grants.values()].map(studyLine),
+    studies: [...book.grants.values()].map(studyLine), silences: silencesOf(book),
   };
 }
 

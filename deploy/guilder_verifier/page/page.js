@@ -104,6 +104,8 @@ function siteParts(site, answer) {
     element("h3", site.site), element("table", "", element("tbody", "", ...rows)),
     table(say("budgets"), ["budget", "spent", "reserved", "left", "limit"].map(say), site.budgets.map(budgetRow)),
     table(say("studies"), ["study", "unit", "promise", "floor", "turns"].map(say), site.studies.map(studyRow)),
+    ...(site.silences.length === 0 ? []
+      : [table(say("silences"), ["server", "why", "when"].map(say), site.silences.flatMap(silentRows))]),
   ];
 }
 
@@ -117,6 +119,16 @@ function studyRow(study) {
   const stamp = study.simulated ? ` ${say("simulated")}` : "";
   const least = study.protected ? study.at_least.toFixed(3) : "";
   return [study.name, unit, promise + stamp, least, `${study.num_turns_spent} / ${study.num_turns}`];
+}
+
+/** When a server would not have noticed an old ledger: excused, or without its memory. */
+function silentRows({ server, excused, forgot }) {
+  const ends = ({ expires, revoked_at: revoked }) =>
+    [expires, revoked].filter((end) => end !== null).sort()[0] ?? say("no_end");
+  return [
+    ...excused.map((excuse) => [server, say("excused"), `${excuse.since} – ${ends(excuse)}`]),
+    ...forgot.map((lost) => [server, `${say("forgot")}: ${lost.signed} → ${lost.remembered}`, lost.at]),
+  ];
 }
 
 /** Files by what they are: the last line of an export is no report's. */

@@ -53,6 +53,13 @@ const TEXTS = {
   site_unit: ["all rows of this site", "本机构的全部记录"],
   unprotected: ["UNPROTECTED: no noise was added", "未受保护：未添加噪声"],
   simulated: ["SIMULATED: NO GUARANTEE", "模拟：无任何保证"],
+  silences: ["Servers that would not have noticed an old ledger", "不会察觉旧账本的服务器"],
+  server: ["Server", "服务器"],
+  why: ["Why", "原因"],
+  when: ["When", "时间"],
+  excused: ["excused by the officer", "由负责人豁免"],
+  forgot: ["forgot what it had signed for", "忘记了所签署的内容"],
+  no_end: ["until it is revoked", "直至撤销"],
   limits: ["What this page does not show", "本页不能说明的事项"],
 };
 

@@ -4,6 +4,7 @@ The officer must find them in a report, for an old copy could have been put back
 Computed from a replayed book alone; decides nothing.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from guilder_shared.privacy.ledger.book import Book
@@ -46,3 +47,20 @@ def silences(book: Book) -> list[Report]:
         }
         for server in sorted({*excuses, *lost})
     ]
+
+
+def lines(told: Iterable[Report]) -> Iterator[str]:
+    """What `silences` gave, a line for each time."""
+    for each in told:
+        for excuse in each["excused"]:
+            ends = [end for end in (excuse["expires"], excuse["revoked_at"]) if end]
+            until = min(ends, default="it is revoked")
+            yield (
+                f"{each['server']}: EXCUSED from {excuse['since']} until {until}; an "
+                "old ledger put back in that time would not have shown there"
+            )
+        for lost in each["forgot"]:
+            yield (
+                f"{each['server']}: FORGOT; it had signed for head {lost['signed']} "
+                f"and remembered {lost['remembered'] or 'nothing'} at {lost['at']}"
+            )

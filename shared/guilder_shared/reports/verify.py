@@ -13,7 +13,7 @@ from typing import Any
 from guilder_shared.chain import Entry
 from guilder_shared.errors import IntegrityError
 from guilder_shared.privacy.ledger.book import Book
-from guilder_shared.reports import claims, files, shapes, words
+from guilder_shared.reports import claims, files, shapes, silences, words
 from guilder_shared.reports.approvals import fingerprint
 from guilder_shared.reports.build import SCHEMA, Report, row
 from guilder_shared.reports.crosscheck import Accountants, cross_check
@@ -64,6 +64,7 @@ class Verification:
         num_entries: In the ledger.
         studies: All of them, oldest first.
         accountants: What three of them say of each study; empty unless asked for.
+        silences: Servers that were excused or forgot (`silences.py`).
     """
 
     schema: str
@@ -76,6 +77,7 @@ class Verification:
     num_entries: int
     studies: tuple[VerifiedStudy, ...]
     accountants: tuple[Accountants, ...] = ()
+    silences: tuple[Report, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -96,6 +98,7 @@ class Verification:
         if not self.key_confirmed:
             lines.append("compare this key with the one the site gave you")
         lines += [_line(study) for study in self.studies]
+        lines += silences.lines(self.silences)
         return "\n".join([*lines, *(each.to_text() for each in self.accountants)])
 
 
@@ -230,6 +233,7 @@ def verification(
         as_of=found["as_of"],
         num_entries=len(signed.entries),
         studies=tuple(_verified(study) for study in found["studies"]),
+        silences=tuple(found.get("silences", ())),
     )
 
 

@@ -177,7 +177,15 @@ def test_a_sound_report_is_shown_with_its_figures(
 
     assert state == "sound"
     assert not window.run(WIDE)
-    for told in ("bank-a", "study-0", "33 / 40", "4.7", "it is the one you gave"):
+    for told in (
+        "bank-a",
+        "https://gone",
+        "69 → 3",
+        "study-0",
+        "33 / 40",
+        "4.7",
+        "it is the one you gave",
+    ):
         assert told in text, told
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from guilder_shared import reports
+from guilder_verifier.__main__ import text
 from guilder_verifier.check import check
 
 Verdicts = Callable[..., set[str]]
@@ -26,7 +28,19 @@ def test_the_servers_are_there(written: Any) -> None:
     ]
     (lost,) = told[2]["forgot"]
     assert (lost["signed"], lost["remembered"]) == (69, 3)
-    assert check(written.report.read_bytes())["ok"]
+
+
+def test_all_verifiers_name_them(written: Any, page: Any) -> None:
+    raw = written.report.read_bytes()
+    told = silences(json.loads(raw))
+    first, second = reports.verify(written.report), check(raw)
+
+    third = page.said(raw)
+
+    assert list(first.silences) == second["silences"] == third["silences"] == told
+    for words in (first.to_text(), text(second)):
+        assert words.count("EXCUSED") == 2
+        assert words.count("FORGOT") == 1
 
 
 @pytest.mark.parametrize(
