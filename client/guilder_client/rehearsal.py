@@ -216,7 +216,8 @@ class Nobody(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Keep the request, and answer it as a server would."""
-        sent = Sent(request.url.path, tuple(request.headers), request.read())
+        body = b"".join(iter(request.stream))  # type: ignore[arg-type]
+        sent = Sent(request.url.path, tuple(request.headers), body)
         self.sent.append(sent)
         asked = CALLS[sent.call]()
         asked.ParseFromString(sent.body)
