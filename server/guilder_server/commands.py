@@ -185,10 +185,11 @@ def _follow(control: Any, run_id: str, as_json: bool) -> None:
 
 
 def _event_line(event: dict[str, Any]) -> str:
-    if event["kind"] == "round":
+    if event["kind"] in ("round", "measured"):
         metrics = "  ".join(f"{k} {v:.4f}" for k, v in event["metrics"].items())
         sites = ", ".join(event["sites"])
-        return one_line(f"round {event['round']}  {metrics}  sites {sites}", LONGEST)
+        when = "round" if event["kind"] == "round" else "measured after round"
+        return one_line(f"{when} {event['round']}  {metrics}  sites {sites}", LONGEST)
     if event["kind"] in ("awaiting", "run-waits-for-consent"):
         waits = "; ".join(f"{site} {why}" for site, why in event["sites"].items())
         kind = event["kind"].removeprefix("run-")

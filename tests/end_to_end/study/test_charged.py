@@ -70,3 +70,34 @@ def test_killed_while_it_measures_every_site_answers_once(
         (study,) = hospitals.verified(site).studies
         assert study.num_turns_spent == LAST + 1
         assert study.recomputed_epsilon <= 2.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["client", "server"])
+def test_killed_between_metrics_by_round_each_is_measured_once(
+    found: Founding, victim: str
+) -> None:
+    hospitals = found()
+    first = next(iter(hospitals.sites))
+    hospitals.start_all()
+    run_id = hospitals.run(hospitals.study_with(*CHARGED, "evaluation.every=2"))
+
+    wait_until(lambda: is_measuring(hospitals, first))
+    killed = first if victim == "client" else "server"
+    hospitals.kill(killed)
+    hospitals.start(killed)
+    with hospitals.control(timeout_s=60) as control:
+        events = list(control.watch(run_id))
+
+    assert events[-1]["kind"] == "run-finished", events[-1]
+    told = [event for event in events if event["kind"] == "measured"]
+    assert [event["round"] for event in told] == [2, 4, LAST]
+    assert all(0 <= event["metrics"]["accuracy"] <= 1 for event in told)
+    for site in hospitals.sites:
+        releases = measuring(hospitals, site)
+        assert [shares for shares, _, _ in releases] == [3, 2, 2]
+        assert all(attempts <= 2 for _, attempts, _ in releases)
+        assert all(received for _, _, received in releases)
+        (study,) = hospitals.verified(site).studies
+        assert study.num_turns_spent == LAST + 1
+        assert study.recomputed_epsilon <= 2.9
