@@ -13,7 +13,7 @@ Review, crash order: pure functions.
 import math
 
 SHARE = 2.0**-26  # of false alarms: what one tail may take
-MOST_TAILS = 40
+MOST_TAILS = 40  # 8 of draws, 16 of training noise, 16 of figures
 
 
 def chi_square_fits(squares: float, freedom: int, *, slack: float = 0.0) -> bool:

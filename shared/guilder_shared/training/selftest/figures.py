@@ -7,7 +7,7 @@ nothing.
 Review, mathematics. A site without rows releases noise alone; over each number's public
 scale it is Gaussian of the charged deviation on the charged grid (`noise.law`, 16
 tails), or whole noise of a known law: its tails and sign, and how often two numbers are
-equal, are counts of independent trials (at most 14 tails). What one unit moves is the
+equal, are counts of independent trials (at most 16 tails). What one unit moves is the
 difference of two releases under one key, whose noise is the same: at most 1 (L2) in all
 over the scales, or one count in one cell of each question, but for the grid's rounding
 of what moved. What a unit adds does not hang on the others: nothing is divided by how
