@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from guilder_shared.messages import Plan
     from guilder_shared.privacy.planning import Outlook
     from guilder_shared.study import Study
@@ -83,7 +85,9 @@ def forecast(
 
 
 def _measured(study: "Study", plan: "Plan") -> list[str]:
-    """How noisy the metrics on held-out units will be, where there are any."""
+    """How noisy figures of units will be, where any are asked or measured."""
+    if study.statistics is not None:
+        return list(_answers(study, plan))
     if plan.measuring_noise is None or study.measuring_round is None:
         return []
     from guilder_shared.training import charged
@@ -100,14 +104,46 @@ def _measured(study: "Study", plan: "Plan") -> list[str]:
     ]
 
 
+def _answers(study: "Study", plan: "Plan") -> "Iterator[str]":
+    """The noise on each answer of one site, in the answer's own units."""
+    from guilder_shared.study import ColumnData, NumberColumn
+    from guilder_shared.study.asking import Mean
+
+    assert study.statistics is not None
+    assert isinstance(study.data, ColumnData)
+    assert plan.noise_multiplier is not None
+    noise, asks = study.statistics.noise, study.statistics.ask
+    deviation = plan.noise_multiplier
+    if noise == "gaussian":  # all questions share one vector
+        deviation *= math.sqrt(len(asks))
+    elif noise == "laplace":
+        deviation *= math.sqrt(2)
+    for name, each in asks.items():
+        if not isinstance(each, Mean):
+            yield f"{name}: noise of deviation {deviation:.3g} on each count of a site"
+            continue
+        column = study.data.columns[each.column]
+        assert isinstance(column, NumberColumn)
+        # a row adds at most sqrt(3) to count, sum and sum of squares together
+        of_sum = deviation * math.sqrt(3) * (column.high - column.low) / 2
+        yield (
+            f"{name}: noise of deviation {of_sum:.3g} on the sum of a site, which is "
+            f"divided by the number of {study.privacy.unit}s"
+        )
+
+
+def _many(num: int, word: str) -> str:
+    return f"{num} {word}" if num == 1 else f"{num} {word}s"
+
+
 def _text(found: "Outlook", unit: str, measured: list[str]) -> str:
     own = found.schedule
     whose = "site" if unit == "site" else f"{unit} of a site"
     lines = [
         f"epsilon {found.epsilon:.4g} at delta {found.delta:g} for each {whose}, over "
-        f"{found.plan.num_turns} turns (spare ones included)",
+        f"{_many(found.plan.num_turns, 'turn')} (spare ones included)",
         f"noise multiplier {own.noise_multiplier:.4g} at sample rate "
-        f"{own.sample_rate:g}, {own.rounds} rounds",
+        f"{own.sample_rate:g}, {_many(own.rounds, 'round')}",
         *measured,
         "",
         "turns    epsilon of the turns so far (for comparison, no guarantee)",
@@ -116,6 +152,8 @@ def _text(found: "Outlook", unit: str, measured: list[str]) -> str:
     for turn_no, epsilon in found.by_turn:
         bar = "█" * max(1, round(40 * epsilon / widest))
         lines.append(f"{turn_no:5}    {epsilon:6.3f}  {bar}")
+    if not found.others:
+        return "\n".join(lines)
     lines += ["", "the same promise with   rounds   rate     noise   noise/signal"]
     for each in (own, *found.others):
         mark = "this study" if each is own else ""

@@ -1,6 +1,8 @@
 """The cost is shown before anybody approves: plan and forecast, as typed."""
 
 import json
+import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from typer.testing import CliRunner
 
+from guilder.cli import app
 from guilder_client.settings import SiteFile
 from guilder_client.site import Site
 from guilder_server.init import LocalData, init_local
@@ -16,6 +20,7 @@ from guilder_simulations.studies import path_of
 
 STUDY = str(path_of("breast-cancer"))
 DATASET = "biopsies"
+AMOUNTS = 5000  # from 0: the public range of the statistics' mean
 
 
 def guilder(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -45,6 +50,23 @@ def test_a_plan_is_drawn_and_told_the_same_to_people_and_machines(
     assert "for comparison, no guarantee" in text.stdout
     assert "this study" in text.stdout
     assert "records that each site holds out" in text.stdout
+
+
+def test_the_plan_of_statistics_tells_the_noise_on_each_answer() -> None:
+    """sqrt(4) questions share a vector; a mean's sum moves by half its range, times."""
+    told = CliRunner().invoke(app, ["privacy", "plan", str(path_of("payment-figures"))])
+
+    found = told.stdout
+    assert told.exit_code == 0, told.output
+    (noise,) = re.findall(r"noise multiplier ([0-9.]+) at", found)
+    (count,) = re.findall(r"customers: noise of deviation ([0-9.]+) on each", found)
+    (mean,) = re.findall(r"amount: noise of deviation (\S+) on the sum", found)
+    assert "over 1 turn (" in found
+    assert float(count) == pytest.approx(2 * float(noise), rel=2e-3)
+    assert float(mean) == pytest.approx(
+        2 * float(noise) * math.sqrt(3) * AMOUNTS / 2, rel=5e-3
+    )
+    assert "the same promise" not in found
 
 
 @pytest.fixture
