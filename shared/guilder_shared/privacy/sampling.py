@@ -17,6 +17,7 @@ fresh noise, and one output ever leaves.
 """
 
 import hashlib
+import hmac
 import json
 import secrets
 import sys
@@ -26,8 +27,6 @@ from typing import Literal
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from guilder_shared.study import Study
 
@@ -102,7 +101,8 @@ class TurnKeys:
         Source: HKDF-Expand, RFC 5869, with SHA-256; `root` is already uniform.
         """
         info = b"guilder/1/" + purpose.encode() + b"/" + step.to_bytes(8, "big")
-        return HKDFExpand(algorithm=SHA256(), length=32, info=info).derive(self.root)
+        # the only block of 32 bytes, in one call: each step needs a key or two
+        return hmac.digest(self.root, info + b"\x01", "sha256")
 
 
 class Keystream:

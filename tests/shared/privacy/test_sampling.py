@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]  # no stubs
 
@@ -171,3 +173,12 @@ def test_golden_draw() -> None:
 
     digest = hashlib.sha256(drawn.astype("<i8").tobytes()).hexdigest()
     assert (drawn.size, digest[:16]) == (1299, "3ca92cab80f97377")
+
+
+def test_a_key_is_that_of_hkdf_expand_as_another_library_makes_it() -> None:
+    keys = TurnKeys(bytes(range(32)))
+
+    for step in (0, 1, 2**40):
+        info = b"guilder/1/noise/" + step.to_bytes(8, "big")
+        other = HKDFExpand(algorithm=SHA256(), length=32, info=info)
+        assert keys.key("noise", step) == other.derive(bytes(range(32)))
