@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -46,7 +45,7 @@ def serve(folder: Path, study_file: Path, num_rounds: int) -> None:
     from guilder_server import rounds
     from guilder_server.grid import Sites
     from guilder_server.hub import Hub
-    from guilder_server.runstore import RunStore, plan_facts
+    from guilder_server.runstore import RunStore
     from guilder_shared.certificates import roster
     from guilder_shared.messages import Plan
     from guilder_shared.models import registry
@@ -59,7 +58,7 @@ def serve(folder: Path, study_file: Path, num_rounds: int) -> None:
     hub = Hub(("127.0.0.1", 0), server_context(folder), keys)
     hub.start()
     print(hub.port, flush=True)
-    facts = {"run_id": "large", "plan": plan_facts(plan)}
+    facts = {"run_id": "large", "plan": plan.facts()}
     store = RunStore.create(folder / "run", study, facts)
     grid = hub.grid("large")
     while len(list(grid.get_node_ids())) < study.aggregation.min_sites:
@@ -92,7 +91,7 @@ def take_part(folder: Path, name: str, port: int) -> None:
     from guilder_shared.messages import Answer, TurnReply, Verdict
 
     app = ClientApp()
-    sent: dict[str, Any] = {}
+    sent: list[bytes] = []
 
     @app.query("offer")
     def offer(message: Message, context: Context) -> Message:
@@ -109,11 +108,13 @@ def take_part(folder: Path, name: str, port: int) -> None:
         asked = wire.decode_request(message.content)
         if not sent:
             random = np.random.default_rng(port + len(name) + ord(name[-1]))
-            for tensor, values in tensors.views(asked.model).items():
-                sent[tensor] = random.normal(0, 0.01, values.shape).astype("f4")
-        update = b"".join(tensors.parts(sent))
+            drawn = {
+                tensor: random.normal(0, 0.01, values.shape).astype("f4")
+                for tensor, values in tensors.views(asked.model).items()
+            }
+            sent.append(b"".join(tensors.parts(drawn)))
         about = (asked.grant_id, asked.turn_no, asked.round_no)
-        reply = TurnReply(Verdict.DONE, *about, update)
+        reply = TurnReply(Verdict.DONE, *about, sent[0])
         return Message(wire.encode_reply(reply), reply_to=message)
 
     def online() -> None:

@@ -261,7 +261,7 @@ def test_a_server_killed_in_a_round_asks_the_same_turns_again(tmp_path: Path) ->
         seen.append((name, request.turn_no, request.fingerprint()))
         return honest(name, request)
 
-    def kill(self: RunStore, *_: object) -> None:
+    def kill(self: RunStore, *_: object, **__: object) -> None:
         killed.append(True)
         raise KeyboardInterrupt
 
