@@ -121,12 +121,20 @@ def fixed(error: PlanError, pattern: str) -> float:
     "make",
     [
         lambda make, epsilon: make(privacy={"epsilon": epsilon}, rounds=1),
-        lambda make, epsilon: make(
-            privacy={"epsilon": epsilon, "delta": 1e-9}, sample_rate=0.3, local_steps=9
+        pytest.param(
+            lambda make, epsilon: make(
+                privacy={"epsilon": epsilon, "delta": 1e-9},
+                sample_rate=0.3,
+                local_steps=9,
+            ),
+            marks=pytest.mark.slow,
         ),
         lambda _, epsilon: asking("gaussian", epsilon=epsilon, delta=1e-6),
         lambda _, epsilon: asking("laplace", epsilon=epsilon, delta=1e-6),
-        lambda _, epsilon: asking("discrete-gaussian", epsilon=epsilon, delta=1e-6),
+        pytest.param(
+            lambda _, epsilon: asking("discrete-gaussian", epsilon=epsilon, delta=1e-6),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_nearest_epsilon_that_is_named_can_be_had(
