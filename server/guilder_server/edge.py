@@ -32,6 +32,7 @@ logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 log = logging.getLogger("guilder.edge")
 
 PIECE_BYTES = 128 * 1024  # of a large answer, between two looks at its caller
+WAITING_BYTES = 64 * 1024  # of an answer that its caller has not fetched; 512 KiB else
 MAX_HEAD_BYTES = 32 * 1024  # request line and headers
 HANDSHAKE_S = 10.0  # for the whole of it, from the first message on
 CLOSE = (b"connection", b"close")
@@ -280,6 +281,7 @@ class _PeerProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=WAITING_BYTES)
         shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
         node_key = public_pem(x509.load_der_x509_certificate(shown))
         self._node_key = node_key

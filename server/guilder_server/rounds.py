@@ -14,6 +14,7 @@ This module knows neither Flower nor torch.
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -88,6 +89,7 @@ def run(task: Run, sites: Sites) -> Weights:
     kept = strategy.kept(store.shapes(), store.beside(STATE, shapes), store.fact(KEPT))
     average_before = store.model() if study.training.average else {}
     load = _again(store, store.iterate())
+    hashing = ThreadPoolExecutor(1, "receipts")  # its thread ends with it
     for round_no in store.remaining(study.training_rounds):
         cohort.choose(awaited=store.last_sites())  # 1 who
         weights = cohort.weights(exclusion.sizes(store, round_no))
@@ -98,11 +100,12 @@ def run(task: Run, sites: Sites) -> Weights:
         for member, reply, update in _turns(task, cohort, asked):  # 2 ask
             if told is not None:
                 told = measures.add(told, update.pop(MEASURED_BESIDE))
+            digest = hashing.submit(sha256, reply.update)
             updates.add(update, member)  # 3 sum, and forget
-            receipts[member.site] = Receipt(reply.turn_no, sha256(reply.update))
+            receipts[member.site] = Receipt(reply.turn_no, digest.result())
             if reply.head is not None:
                 heads[member.site] = reply.head
-            del reply, update
+            del reply, update, digest
         whole = Whole.of(weights, cohort.members, receipts)
         model, kept = strategy.close(round_no, load(), updates, kept, whole)  # 4 learn
         published, beside = model, {STATE: kept.state} if kept.state else {}
