@@ -1,5 +1,6 @@
 """Somebody moves, links, swaps or cuts the journal's files; nothing is lost unseen."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -14,7 +15,7 @@ import pytest
 from guilder_shared import filesystems
 from guilder_shared.errors import IntegrityError
 from guilder_shared.identity import SigningKey
-from guilder_shared.journal import Journal
+from guilder_shared.journal import Journal, _make_durable
 
 WRITES_AND_DIES = """
 import os, signal, sys
@@ -228,3 +229,20 @@ def test_a_local_disk_is_let_through(tmp_path: Path, kind: str) -> None:
 def test_the_kernel_names_its_own_file_systems(tmp_path: Path) -> None:
     assert filesystems.find(Path("/proc/self")) == ("proc", "/proc")
     assert filesystems.find(tmp_path)[0] not in ("", "proc")
+
+
+def test_a_place_that_grants_no_write_ahead_log_or_no_full_syncs_is_refused(
+    tmp_path: Path,
+) -> None:
+    def deaf(action: int, name: str | None, value: str | None, *_: object) -> int:
+        asked = (action, name, value) == (sqlite3.SQLITE_PRAGMA, "synchronous", "FULL")
+        return sqlite3.SQLITE_IGNORE if asked else sqlite3.SQLITE_OK
+
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        assert id_of(lambda: _make_durable(database, tmp_path)) == "GLD-I015"
+    with contextlib.closing(sqlite3.connect(tmp_path / "one")) as database:
+        database.execute("PRAGMA synchronous = OFF")
+        database.set_authorizer(deaf)
+        assert id_of(lambda: _make_durable(database, tmp_path)) == "GLD-I015"
+    with contextlib.closing(sqlite3.connect(tmp_path / "two")) as database:
+        _make_durable(database, tmp_path)
