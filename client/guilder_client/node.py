@@ -38,6 +38,7 @@ from guilder_client.settings import ProxyLines
 from guilder_shared.certificates import load_certificate, load_tls_key
 from guilder_shared.errors import EnrolmentError, without_values
 from guilder_shared.pieces import Contents, Cut, Piece, opened
+from guilder_shared.plain_text import one_line
 from guilder_shared.tls import KeyFiles, check_dates, client_context
 
 log = logging.getLogger("guilder.node")
@@ -45,9 +46,7 @@ logging.getLogger("flwr").setLevel(logging.ERROR)
 logging.getLogger("httpx").setLevel(logging.WARNING)
 
 MESSAGE_TYPES = frozenset({"train", "query.offer", "query.close"})
-LARGEST_MESSAGE = (
-    2 << 30
-) + outbound.LARGEST_ANSWER  # a model may have 2 GiB: see wire.py
+LARGEST_MESSAGE = (2 << 30) + outbound.LARGEST_ANSWER  # a model of 2 GiB: see wire.py
 QUIET_S = 10.0  # without work, then it sleeps until it is rung
 TURN_FAILED, UNKNOWN_REQUEST = "turn-failed", "unknown-request"
 
@@ -255,7 +254,7 @@ class Node:
                 self._incoming.put(name, content)
             num_bytes += len(content)
             if num_bytes > LARGEST_MESSAGE:
-                raise ValueError("a message larger than any")
+                raise ValueError("GLD-N129 a message larger than any")
         return contents
 
     def _answer(self, message: Message) -> Message:
@@ -339,12 +338,13 @@ class Node:
         if response.status_code == httpx.codes.FORBIDDEN and response.content:
             raise EnrolmentError(
                 "GLD-E013",
-                f"{self._url} does not take this site in: {response.text[:40]!r}",
+                f"{self._url} does not take this site in: {response.text[:50]!r}",
                 fix="Ask the operator whether this site is in the server's roster.",
             )
         if response.status_code == httpx.codes.UNAUTHORIZED:
             judge_clock(response.headers.get("date", ""))
-        log.info("%s answered %d; going online anew", self._url, response.status_code)
+        said = one_line(response.text, 40)
+        log.info("%s: %d %s; going online anew", self._url, response.status_code, said)
 
 
 def _inflate(message_id: str, contents: Contents) -> Message:
@@ -352,7 +352,7 @@ def _inflate(message_id: str, contents: Contents) -> Message:
     try:
         return opened(message_id, contents, LARGEST_MESSAGE)
     except Exception as error:  # a server may send anything
-        raise ValueError(f"an unreadable message: {type(error).__name__}") from None
+        raise ValueError(f"GLD-N129 unreadable: {type(error).__name__}") from None
 
 
 def _error(message: Message, word: str) -> Message:

@@ -58,9 +58,9 @@ def judge_proxy(error: Exception) -> None:
 
 
 def cause_of(error: Exception) -> str:
-    """One line for the log: the kind of failure, and what a proxy said."""
+    """One line for the log: the kind of failure, and what a proxy or we said of it."""
     kind = type(error).__name__
-    said = isinstance(error, httpx.ProxyError)
+    said = isinstance(error, httpx.ProxyError) or str(error).startswith("GLD-")
     return f"{kind} ({one_line(str(error), 80)})" if said else kind
 
 

@@ -122,4 +122,4 @@ def _refuse_endless(response: httpx.Response) -> None:
         not (size.isascii() and size.isdigit() and int(size) <= LARGEST_ANSWER)
         or "content-encoding" in response.headers
     ):
-        raise httpx.RemoteProtocolError("an answer of no or too large a size")
+        raise httpx.RemoteProtocolError("GLD-N128 an answer of no or too large a size")

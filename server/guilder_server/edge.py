@@ -22,6 +22,7 @@ from uvicorn import Config, Server
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from guilder_server.front import Front
+from guilder_server.refusal import NOT_A_SITE, RefusedError, told
 from guilder_server.relays import Address, Relays
 from guilder_server.uploads import UploadSizeError
 from guilder_shared.certificates import public_pem
@@ -34,6 +35,9 @@ log = logging.getLogger("guilder.edge")
 PIECE_BYTES = 128 * 1024  # of a large answer, between two looks at its caller
 WAITING_BYTES = 64 * 1024  # of an answer that its caller has not fetched; 512 KiB else
 MAX_HEAD_BYTES = 32 * 1024  # request line and headers
+MOST_CONNECTIONS = 32  # of one key; a node needs three, the oldest goes for a new one
+HEAD_S = 20.0  # for a request's head, from the first byte that may come
+PIECE_S = 30.0  # between two pieces of a body
 HANDSHAKE_S = 10.0  # for the whole of it, from the first message on
 CLOSE = (b"connection", b"close")
 
@@ -105,7 +109,7 @@ class Edge:
         each_second: Callable[[], None],
     ) -> None:
         self._inside = inside
-        self._callers: dict[bytes, set[_PeerProtocol]] = {}
+        self._callers: _Callers = {}
         self._socket = _bind(address)
         self.port: int = self._socket.getsockname()[1]
 
@@ -176,7 +180,7 @@ class Edge:
         headers = [(k.encode(), v.encode()) for k, v in response.headers.items()]
         num_bytes = len(response.body) + len(response.shared)
         headers.append((b"content-length", str(num_bytes).encode()))
-        if response.status in {403, 404, 413}:
+        if response.status in {403, 404, 408, 413}:
             headers.append(CLOSE)  # the body may not have been read
         await send(_start(response.status, headers))
         # In pieces, each when the one before is gone: many callers may be slow, and
@@ -191,43 +195,52 @@ class Edge:
 
     async def _judge(self, scope: Scope, receive: Receive) -> Response:
         node_key: bytes = scope["guilder.node_key"]
-        path: str = scope["path"]
         site = self._inside.site_of(node_key)
         if site is None:
-            return Response(403, b"not-a-site")
+            return Response(403, told(403, "not-a-site", NOT_A_SITE))
+        try:
+            path, headers, limit = self._head_of(scope)
+            pieces = await self._read(receive, site, path, limit)
+        except RefusedError as refused:
+            return Response(refused.status, told(refused.status, refused.word))
+        return await self._inside.answer(Request(site, node_key, path, headers, pieces))
+
+    def _head_of(self, scope: Scope) -> tuple[str, dict[str, str], int]:
+        """A request's path, headers and largest body, if they may be."""
+        path: str = scope["path"]
         limit = self._inside.limits.get(path)
         if limit is None or scope["method"] != "POST" or scope["query_string"]:
-            return Response(404)
+            raise RefusedError(404, "no-such-path")
         headers = {
             k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]
         }
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit() or int(length) > limit:
-            return Response(413)
-        try:
-            pieces = await self._read(receive, site, path, limit)
-        except UploadSizeError:
-            return Response(413)
-        if pieces is None:
-            return Response(400)  # the caller is gone; nobody reads this
-        request = Request(site, node_key, path, headers, pieces)
-        return await self._inside.answer(request)
+            raise RefusedError(413, "too-large")
+        return path, headers, limit
 
     async def _read(
         self, receive: Receive, site: str, path: str, limit: int
-    ) -> list[bytes] | None:
+    ) -> list[bytes]:
         pieces: list[bytes] = []
         num_bytes = 0
         while True:
-            event = await receive()
+            try:
+                async with asyncio.timeout(PIECE_S):
+                    event = await receive()
+            except TimeoutError:
+                raise RefusedError(408, "body") from None
             if event["type"] != "http.request":
-                return None
+                raise RefusedError(400, "gone")  # nobody reads this
             piece = event.get("body", b"")
             num_bytes += len(piece)
             if num_bytes > limit:
-                raise UploadSizeError
+                raise RefusedError(413, "too-large")
             if piece:
-                self._inside.receiving(site, path, len(piece))
+                try:
+                    self._inside.receiving(site, path, len(piece))
+                except UploadSizeError:
+                    raise RefusedError(413, "more-than-announced") from None
                 pieces.append(piece)
             if not event.get("more_body", False):
                 return pieces
@@ -271,13 +284,12 @@ class _Listener(Server):
 class _PeerProtocol(HttpToolsProtocol):
     """uvicorn's HTTP, telling the app which key the caller's certificate holds."""
 
-    def __init__(
-        self, *args: Any, callers: "dict[bytes, set[_PeerProtocol]]", **kw: Any
-    ) -> None:
+    def __init__(self, *args: Any, callers: "_Callers", **kw: Any) -> None:
         super().__init__(*args, **kw)
         self._callers = callers
         self._node_key = b""
         self._head_bytes: int | None = 0  # None while a body is read
+        self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -285,7 +297,13 @@ class _PeerProtocol(HttpToolsProtocol):
         shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
         node_key = public_pem(x509.load_der_x509_certificate(shown))
         self._node_key = node_key
-        self._callers.setdefault(node_key, set()).add(self)
+        same_key = self._callers.setdefault(node_key, {})
+        if len(same_key) >= MOST_CONNECTIONS:  # it may be half open: the newest counts
+            oldest = next(iter(same_key))
+            del same_key[oldest]
+            oldest.transport.abort()
+        same_key[self] = None
+        self._await_head()
         inner: Callable[..., Awaitable[None]] = self.app
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -296,8 +314,9 @@ class _PeerProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        same_key = self._callers.get(self._node_key, set())
-        same_key.discard(self)
+        self._stop_waiting()
+        same_key = self._callers.get(self._node_key, {})
+        same_key.pop(self, None)
         if not same_key:
             self._callers.pop(self._node_key, None)
 
@@ -311,11 +330,34 @@ class _PeerProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0
+        self._await_head()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         self._head_bytes = None
+        self._stop_waiting()
         super().on_headers_complete()
+
+    def _await_head(self) -> None:
+        if self._patience is None:
+            self._patience = self.loop.call_later(HEAD_S, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _give_up(self) -> None:
+        """Tell a caller whose head did not come to its end, and hang up."""
+        body = told(408, "head")
+        self.transport.write(
+            b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n"
+            b"content-length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        self.transport.close()
+
+
+_Callers = dict[bytes, dict[_PeerProtocol, None]]  # by key, the oldest first
 
 
 def _start(status: int, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:

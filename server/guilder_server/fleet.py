@@ -40,6 +40,7 @@ from flwr.superlink.servicer.fleet import fleet_handlers
 from guilder_server import objects
 from guilder_server.edge import Request, Response
 from guilder_server.links import Links, Rest, object_ids
+from guilder_server.refusal import RefusedError, told
 from guilder_server.uploads import UploadGate, UploadSizeError
 from guilder_shared import witnessing
 from guilder_shared.errors import EnrolmentError
@@ -65,12 +66,6 @@ UPLOAD_HEADER = "guilder-upload-bytes"  # how much a reply's objects are
 SIZE_HEADER = "guilder-message-bytes"  # and how much those of a message are
 MAX_WAIT_S = 20.0
 MOST_OBJECTS = 4096  # in one reply: 4096 x 5 MiB is more than any upload may be
-
-
-class _RefusedError(Exception):
-    def __init__(self, status: int, word: str) -> None:
-        super().__init__(word)
-        self.status, self.word = status, word
 
 
 @dataclass
@@ -206,20 +201,21 @@ class Fleet:
             self._authenticate(member, request, message)
             self._heard(member.name)
             return _response(await self._dispatch(member, request, message))
-        except _RefusedError as refused:
-            return Response(refused.status, refused.word.encode())
+        except RefusedError as refused:
+            return Response(refused.status, told(refused.status, refused.word))
         except UploadSizeError:
-            return Response(413)
+            return Response(413, told(413, "more-than-announced"))
         except FlowerError as error:
             spec = API_ERROR_MAP.get(error.code)
             status = spec.http_status_code if spec else 500
             # 403 is our word for "no site of ours"; Flower says it of an ended run
-            return Response(409 if status == 403 else status)
+            status = 409 if status == 403 else status
+            return Response(status, told(status))
         except Exception as error:  # a caller may send anything; it must not matter
             log.warning(
                 "site %s: %s: %s", request.site, request.path, type(error).__name__
             )
-            return Response(400)
+            return Response(400, told(400, "unreadable"))
 
     def _authenticate(self, member: Member, request: Request, message: Any) -> None:
         """Require certificate key = header key = node id, signed a moment ago."""
@@ -229,22 +225,22 @@ class Fleet:
             stamp = request.headers[TIMESTAMP_HEADER]
             age_s = (now() - datetime.datetime.fromisoformat(stamp)).total_seconds()
         except (KeyError, ValueError, TypeError, binascii.Error):
-            raise _RefusedError(401, "no-node-header") from None
+            raise RefusedError(401, "no-node-header") from None
         if shown != request.node_key or shown != member.node_key:
-            raise _RefusedError(403, "another-node's-header")
+            raise RefusedError(403, "another-node's-header")
         oldest_s = TIMESTAMP_TOLERANCE + SYSTEM_TIME_TOLERANCE
         if not -SYSTEM_TIME_TOLERANCE < age_s < oldest_s:
-            raise _RefusedError(401, "clock")
+            raise RefusedError(401, "clock")
         key = bytes_to_public_key(shown)
         if not verify_signature(key, stamp.encode("ascii"), signature):
-            raise _RefusedError(401, "signature")
+            raise RefusedError(401, "signature")
         if isinstance(message, fleet_pb2.ActivateNodeRequest):
             if message.public_key != member.node_key:
-                raise _RefusedError(403, "another-node's-key")
+                raise RefusedError(403, "another-node's-key")
             return
         node_id = getattr(message, "node", message).node_id
         if node_id != member.node_id:
-            raise _RefusedError(
+            raise RefusedError(
                 401, "node-id"
             )  # as after a restart of ours: activate anew
         node = self._links.nodes[node_id]
@@ -275,7 +271,7 @@ class Fleet:
                 handler = handlers.send_node_heartbeat
             case _:  # ConfirmMessageReceivedRequest
                 if message.message_object_id != member.open_message:
-                    raise _RefusedError(404, "not-your-message")
+                    raise RefusedError(404, "not-your-message")
                 store = self._links.object_store
                 return handlers.confirm_message_received(message, self._links, store)
         return handler(message, self._links)
@@ -312,21 +308,21 @@ class Fleet:
     def _announce(self, member: Member, request: Request, message: Any) -> Any:
         """Take note of a reply and say which of its objects are wanted."""
         if len(message.messages_list) != 1 or len(message.message_object_trees) != 1:
-            raise _RefusedError(400, "one-reply-at-a-time")
+            raise RefusedError(400, "one-reply-at-a-time")
         reply = metadata_from_proto(message.messages_list[0].metadata)
         if reply.src_node_id != member.node_id:
-            raise _RefusedError(403, "another-site's-name")
+            raise RefusedError(403, "another-site's-name")
         ids = object_ids(message.message_object_trees[0])
         if ids[-1] != reply.message_id or not all(map(is_valid_sha256_hash, ids)):
-            raise _RefusedError(400, "object-ids")
+            raise RefusedError(400, "object-ids")
         if len(ids) > MOST_OBJECTS:
-            raise _RefusedError(413, "too-many-objects")
+            raise RefusedError(413, "too-many-objects")
         if not self._links.expects(reply):
-            raise _RefusedError(409, "not-expected")
+            raise RefusedError(409, "not-expected")
         size = request.headers.get(UPLOAD_HEADER, "")
         num_bytes = int(size) if size.isascii() and size.isdigit() else None
         if not self._gate.enter(member.name, reply.message_id, num_bytes):
-            raise _RefusedError(503, "another-site-is-sending")
+            raise RefusedError(503, "another-site-is-sending")
         try:
             answer = fleet_handlers.push_messages(message, self._links)
         except BaseException:
@@ -334,7 +330,7 @@ class Fleet:
             raise
         if reply.message_id not in self._links.message_res_store:
             self._gate.leave(reply.message_id)
-            raise _RefusedError(409, "not-stored")
+            raise RefusedError(409, "not-stored")
         member.uploading = reply.message_id
         self._go_on(member, reply, answer, num_bytes or 0)
         if not answer.objects_to_push:
@@ -364,7 +360,7 @@ class Fleet:
         session = self._links.session_of(member.uploading)
         landing = self._links.landings.get(member.uploading)
         if not session or landing is None or pushed.fields.session_id != session:
-            raise _RefusedError(409, "no-such-upload")
+            raise RefusedError(409, "no-such-upload")
 
         def store() -> Any:
             stored: Any = pushed.landed(landing)
@@ -380,7 +376,7 @@ class Fleet:
 
     def _give(self, member: Member, message: Any) -> Response:
         if message.object_id not in member.readable:
-            raise _RefusedError(404, "not-your-object")
+            raise RefusedError(404, "not-your-object")
         content = self._links.get_object(message.run_id, message.object_id)
         return objects.answered(content is not None, content or b"")
 

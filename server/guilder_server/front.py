@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -25,6 +26,7 @@ LOOK_S = 0.02  # between two looks at a first message that comes in pieces
 MOST_SILENT = 512  # callers without a first message; the oldest goes for a new one
 PIECE_BYTES = 1 << 16
 OUT_OF_FILES_S = 0.1
+TELL_EVERY_S = 10.0  # strangers shall not fill the log
 
 Serve = Callable[[socket.socket], Awaitable[None]]
 
@@ -50,6 +52,7 @@ class Front:
         self._silent: dict[asyncio.Task[None], None] = {}  # oldest first
         self._tasks: set[asyncio.Task[None]] = set()
         self._relays = relays
+        self._told_s = float("-inf")
 
     async def run(self) -> None:
         """Accept until cancelled; then every relayed connection is cut."""
@@ -92,11 +95,18 @@ class Front:
                 await self._serve(caller)
             else:
                 await self._relay(caller, address)
+        except ssl.SSLCertVerificationError as error:  # the operator is told, not it
+            self._tell(error.verify_message)
         except (OSError, TimeoutError, NoHelloError):
             pass  # the caller is gone, or no member: it is told nothing
         finally:
             if not handed_over:
                 caller.close()
+
+    def _tell(self, why: str) -> None:
+        if time.monotonic() - self._told_s >= TELL_EVERY_S:
+            self._told_s = time.monotonic()
+            log.warning("GLD-E014 a caller's certificate was refused: %s", why)
 
     async def _asked_for(self, caller: socket.socket) -> Address | None:
         """Whom the caller wants; None is the work listener. Nothing is taken off."""

@@ -95,6 +95,7 @@ def test_a_study_that_nobody_decided_on_waits_and_can_be_looked_at(
     assert asking.ledger.grants() == []
 
 
+@pytest.mark.attack("a server", "a study edited after it was accepted", "GLD-S008")
 def test_an_accepted_study_runs_and_an_edited_one_does_not(
     asking: Site, tmp_path: Path
 ) -> None:
@@ -148,6 +149,7 @@ def test_an_approval_that_no_client_has_read_yet_is_enough_to_agree(
     assert policy.consider(unsigned, OFFER).verdict == Verdict.ACCEPTED
 
 
+@pytest.mark.attack("an engineer", "an approval signed by another key", "GLD-B010")
 def test_an_approval_by_another_key_is_none(unsigned: Site, tmp_path: Path) -> None:
     policy.consider(unsigned, OFFER)
     approval(tmp_path, SigningKey.generate())
@@ -158,6 +160,7 @@ def test_an_approval_by_another_key_is_none(unsigned: Site, tmp_path: Path) -> N
     assert done.exception.error_id == "GLD-B010"
 
 
+@pytest.mark.attack("an engineer", "a decision written past the officer", "GLD-B010")
 def test_a_forged_decision_file_does_not_replace_the_officer(
     unsigned: Site,
 ) -> None:
@@ -184,6 +187,7 @@ def test_the_officers_approval_is_consent_enough(
     assert policy.consider(unsigned, OFFER).verdict == Verdict.ACCEPTED
 
 
+@pytest.mark.attack("a server", "turns of a study that was refused", "GLD-S061")
 def test_a_refusal_holds_against_everybody_and_in_mid_study(
     site_at: SiteAt, tmp_path: Path
 ) -> None:

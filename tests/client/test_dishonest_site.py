@@ -105,6 +105,7 @@ def put_back(folder: Path, copy: Path) -> None:
     shutil.copytree(copy, folder / "state")
 
 
+@pytest.mark.attack("a site", "two machines with one ledger", "GLD-I080")
 def test_two_machines_with_one_state_dir_cannot_both_go_on(
     site_at: SiteAt, folder: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_two_machines_with_one_state_dir_cannot_both_go_on(
     assert list(second.ledger.grants()[0].turns) == [1]
 
 
+@pytest.mark.attack("a site", "two results under one number of the ledger", "GLD-I082")
 def test_two_machines_that_sealed_the_same_number_are_found_by_the_server(
     site_at: SiteAt, folder: Path
 ) -> None:
@@ -172,6 +174,7 @@ def test_a_machine_put_back_to_the_middle_of_a_turn_gives_no_second_result(
     assert grant.turns[1].attempts == 1  # it was charged before, and not begun again
 
 
+@pytest.mark.attack("a site", "a ledger written anew without its charges", "GLD-I080")
 def test_a_ledger_written_anew_with_the_sites_own_key_is_found(
     site_at: SiteAt, folder: Path
 ) -> None:
@@ -194,6 +197,7 @@ def test_a_ledger_written_anew_with_the_sites_own_key_is_found(
     assert "GLD-I080" in server.refusal(site)
 
 
+@pytest.mark.attack("a site", "another officer under an old ledger", "GLD-B017")
 def test_a_ledger_begun_anew_with_an_officer_of_ones_own_is_found(
     site_at: SiteAt, folder: Path
 ) -> None:
@@ -215,6 +219,7 @@ def test_a_ledger_begun_anew_with_an_officer_of_ones_own_is_found(
     assert "GLD-I080" in server.refusal(site)
 
 
+@pytest.mark.attack("a site", "an officer's old orders put back", "GLD-S003")
 def test_old_orders_put_back_give_nothing_back(site_at: SiteAt, folder: Path) -> None:
     site = site_at(folder)
     site.ledger.shut()
@@ -247,6 +252,31 @@ def test_a_server_that_plays_a_request_again_gets_the_same_bytes(
     assert turn.take(site, request).update == first.update
     (grant,) = site.ledger.grants()
     assert {n: t.attempts for n, t in grant.turns.items()} == {1: 1, 2: 1}
+
+
+@pytest.mark.attack("a server", "rounds replayed to drain a budget", "GLD-B004")
+def test_rounds_replayed_a_thousand_times_cost_what_the_plan_says(
+    site_at: SiteAt, folder: Path
+) -> None:
+    server = Server()
+    site = site_at(folder)
+    request = server.request(site, 1)
+    first = turn.take(site, request)
+    entries = len(site.ledger.entries())
+
+    for _ in range(1000):
+        assert turn.take(site, request) == first
+    assert len(site.ledger.entries()) == entries
+    replies = [
+        turn.take(site, replace(request, turn_no=turn_no))
+        for turn_no in (*range(1, PLAN.num_turns + 1), PLAN.num_turns + 1, 2**40)
+    ]
+
+    assert [r.verdict for r in replies[: PLAN.num_turns]] == [Verdict.DONE] * (
+        PLAN.num_turns
+    )
+    assert all(r.reason.startswith("GLD-B004") for r in replies[PLAN.num_turns :])
+    assert site.ledger.totals()["people"].spent_epsilon <= STUDY.privacy.epsilon
 
 
 def test_a_server_cannot_have_two_words_for_one_head_in_a_ledger(

@@ -141,12 +141,39 @@ def test_the_same_run_offered_twice_is_one_grant_and_a_second_run_another(
 @pytest.mark.parametrize(
     ("study", "error_id"),
     [
-        (study_with(study__recipe="mind-reading"), "GLD-C060"),
+        pytest.param(
+            study_with(study__recipe="mind-reading"),
+            "GLD-C060",
+            marks=pytest.mark.attack(
+                "a server", "a recipe that is not installed", "GLD-C060"
+            ),
+        ),
         (study_with(model__name="oracle"), "GLD-C"),
-        (study_with(privacy__mechanism="none"), "GLD-S002"),
-        (study_with(privacy__epsilon=3.5), "GLD-S003"),
-        (study_with(data__dataset="others"), "GLD-S004"),
+        pytest.param(
+            study_with(privacy__mechanism="none"),
+            "GLD-S002",
+            marks=pytest.mark.attack("a server", "a study without noise", "GLD-S002"),
+        ),
+        pytest.param(
+            study_with(privacy__epsilon=3.5),
+            "GLD-S003",
+            marks=pytest.mark.attack(
+                "a server", "more epsilon than the policy allows", "GLD-S003"
+            ),
+        ),
+        pytest.param(
+            study_with(data__dataset="others"),
+            "GLD-S004",
+            marks=pytest.mark.attack(
+                "a server", "a dataset that the site did not name", "GLD-S004"
+            ),
+        ),
         (study_with(aggregation__min_sites=2), "GLD-S005"),
+        pytest.param(
+            study_with(aggregation__min_sites=1),
+            "GLD-S005",
+            marks=pytest.mark.attack("a server", "a cohort of one", "GLD-S005"),
+        ),
         (study_with(data__target="z"), "GLD-D003"),
     ],
 )

@@ -134,6 +134,7 @@ def test_an_older_ledger_charges_nothing_and_says_what_to_do(
     assert list(grant.turns) == [1]
 
 
+@pytest.mark.attack("a site", "a ledger that went on from an old copy", "GLD-I081")
 def test_a_ledger_that_went_on_from_an_old_copy_is_found(
     site_at: SiteAt, folder: Path
 ) -> None:
@@ -250,6 +251,7 @@ def test_a_receipt_keeps_what_the_server_signed(site_at: SiteAt, folder: Path) -
     assert site_at(folder).ledger.grants()[0].turns[1].receipt is not None
 
 
+@pytest.mark.attack("a server", "a forged word about a ledger", "GLD-I084")
 def test_a_witness_that_its_key_did_not_sign_is_refused_before_a_charge(
     site_at: SiteAt, folder: Path
 ) -> None:

@@ -68,6 +68,7 @@ def halved(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("halved")
+@pytest.mark.attack("who changed the installed code", "half the noise", "GLD-P070")
 def test_a_study_whose_noise_is_halved_here_is_refused_and_nothing_is_charged(
     site: Site, plan: Plan, caplog: pytest.LogCaptureFixture
 ) -> None:

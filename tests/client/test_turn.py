@@ -230,6 +230,7 @@ def test_asked_again_after_a_restart_it_gives_the_same_bytes(
     assert num_reads == 0
 
 
+@pytest.mark.attack("a server", "a different model for one turn", "GLD-I008")
 def test_the_same_turn_with_another_model_is_refused(site: Site) -> None:
     asked = request(site)
     turn.take(site, asked)

@@ -211,6 +211,9 @@ def test_a_failed_turn_is_told_at_the_end_of_the_round_however_short(
     assert time.monotonic() - start >= 0.9 * STUDY.aggregation.round_deadline_s
 
 
+@pytest.mark.attack(
+    "a server", "an unprotected turn under an old permission", "GLD-S002"
+)
 def test_an_unprotected_study_needs_permission_when_offered_and_at_each_turn(
     site_at: SiteAt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,14 +304,18 @@ def test_a_simulated_site_gives_the_lost_attempts_bytes_again(
 
 
 @pytest.mark.parametrize(
-    "smuggled",
+    ("smuggled", "error_id"),
     [
-        b'"simulation":{"partition":{"kind":"iid"},"seed":7,"sites":1,"source":"s"},',
-        b'"seed":7,',
+        (
+            b'"simulation":{"partition":{"kind":"iid"},"seed":7,"sites":1,"source":"s"},',
+            "GLD-C020",
+        ),
+        (b'"seed":7,', "GLD-C010"),
     ],
 )
+@pytest.mark.attack("a server", "a seed smuggled into an offer", "GLD-C010")
 def test_a_seed_in_an_offer_is_refused(
-    site_at: SiteAt, tmp_path: Path, smuggled: bytes
+    site_at: SiteAt, tmp_path: Path, smuggled: bytes, error_id: str
 ) -> None:
     write(tmp_path, DATASETS["one row"])
     text = STUDY.canonical().replace(b'"study":{', smuggled + b'"study":{')
@@ -316,7 +323,7 @@ def test_a_seed_in_an_offer_is_refused(
     answer = policy.consider(site_at(tmp_path), Offer("run", text, PLAN))
 
     assert answer.verdict == Verdict.REFUSED_BY_POLICY
-    assert answer.reason.startswith("GLD-C")
+    assert answer.reason.startswith(error_id)
 
 
 def test_a_test_seed_in_a_private_study_is_refused_and_would_not_count(

@@ -270,6 +270,7 @@ def test_a_server_that_lies_about_a_ledger_can_be_excused(
     assert offered(site, "ours").verdict == Verdict.ACCEPTED
 
 
+@pytest.mark.attack("a server", "two words about one state of a ledger", "GLD-I081")
 def test_two_words_about_one_number_stop_the_site_and_both_are_signed(
     site_at: SiteAt, folder: Path, other: Other
 ) -> None:
@@ -360,6 +361,7 @@ def test_the_sites_own_server_under_a_new_address_is_told_by_its_old_one(
     assert len(site.ledger.grants()) == 1  # the same run, charged once
 
 
+@pytest.mark.attack("a server", "a turn under another server's grant", "GLD-S007")
 def test_a_turn_under_another_servers_grant_is_refused(
     site_at: SiteAt, folder: Path, other: Other
 ) -> None:

@@ -162,6 +162,7 @@ def test_an_allowed_recipe_runs_and_the_report_prints_its_hash(bench: Bench) -> 
     assert bench.hash in told["page"]
 
 
+@pytest.mark.attack("a server", "code that the site did not allow", "GLD-S067")
 def test_an_installed_recipe_that_nobody_allowed_is_not_even_loaded(
     bench: Bench,
 ) -> None:
@@ -183,6 +184,11 @@ def test_a_recipe_that_is_not_installed_is_unknown(bench: Bench) -> None:
 @pytest.mark.parametrize(
     "attack",
     ["one line", "one more file", "another wheel", "another hash", "another version"],
+)
+@pytest.mark.attack(
+    "who changed the installed code",
+    "a crafted bundle: a recipe that is not the allowed wheel",
+    "GLD-S068",
 )
 def test_code_that_is_not_the_allowed_wheel_is_not_loaded(
     bench: Bench, attack: str

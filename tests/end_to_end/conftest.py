@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
 import pytest
 from flwr.app import Message
 from flwr.app.message import remove_content_from_message
@@ -222,3 +223,16 @@ async def _cancel_all() -> None:
 def line() -> type[FaultProxy]:
     """Lines that are bad by chance, or cut after so many bytes."""
     return FaultProxy
+
+
+@pytest.fixture
+def refused() -> Callable[[str], contextlib.AbstractContextManager[None]]:
+    """Expects that the server refuses a request, with this id in its answer."""
+
+    @contextlib.contextmanager
+    def expect(error_id: str) -> Iterator[None]:
+        with pytest.raises(httpx.HTTPStatusError) as caught:
+            yield
+        assert caught.value.response.text.split(" ")[0] == error_id
+
+    return expect

@@ -1,10 +1,9 @@
 """Who may speak to the hub at all, and of what: real TLS, real sockets."""
 
-import contextlib
 import datetime
 import ssl
 import threading
-from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,6 @@ pytestmark = pytest.mark.timeout(60)
 FLEET = "/v1/fleet/"
 
 
-@contextlib.contextmanager
-def refused(status: int) -> Iterator[None]:
-    with pytest.raises(httpx.HTTPStatusError) as caught:
-        yield
-    assert caught.value.response.status_code == status
-
-
 def shake_hands(port: int, context: ssl.SSLContext) -> None:
     url = f"https://127.0.0.1:{port}{FLEET}pull-messages"
     with httpx.Client(verify=context, trust_env=False, timeout=5) as client:
@@ -46,7 +38,7 @@ def test_a_caller_without_a_certificate_is_refused_by_tls(consortium: Any) -> No
         shake_hands(hub.port, context)
 
 
-def test_a_caller_with_an_older_tls_is_refused(consortium: Any) -> None:
+def test_a_caller_with_an_older_tls_is_refused(consortium: Any, refused: Any) -> None:
     hub = consortium.hub()
     context = tls.client_context(consortium.site("alder"))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -56,8 +48,14 @@ def test_a_caller_with_an_older_tls_is_refused(consortium: Any) -> None:
         shake_hands(hub.port, context)
 
 
+@pytest.mark.attack(
+    "a stranger", "a site's certificate of another authority", "GLD-E014"
+)
 def test_a_certificate_of_another_authority_is_refused(
-    consortium: Any, tmp_path: Path
+    consortium: Any,
+    eventually: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     hub = consortium.hub()
     certificates.init_local_sites(tmp_path / "other", ["alder"], ["127.0.0.1"])
@@ -68,6 +66,9 @@ def test_a_certificate_of_another_authority_is_refused(
 
     with pytest.raises(httpx.TransportError):
         shake_hands(hub.port, context)
+
+    eventually(lambda: "GLD-E014" in caplog.text)
+    assert "unable to get local issuer" in caplog.text
 
 
 def test_a_site_with_a_certificate_of_another_authority_is_told_so(
@@ -83,6 +84,9 @@ def test_a_site_with_a_certificate_of_another_authority_is_told_so(
     assert caught.value.error_id == "GLD-E011"
 
 
+@pytest.mark.attack(
+    "a server", "another authority's server calls a site's client its own", "GLD-E012"
+)
 def test_a_node_does_not_speak_to_a_server_of_another_consortium(
     consortium: Any, tmp_path: Path
 ) -> None:
@@ -118,7 +122,10 @@ def expire(folder: Path, keys: Path) -> None:
     (keys / "site.pem").write_bytes(pem)
 
 
-def test_an_expired_certificate_is_refused_by_the_server(consortium: Any) -> None:
+@pytest.mark.attack("a site", "an expired certificate", "GLD-E014")
+def test_an_expired_certificate_is_refused_by_the_server(
+    consortium: Any, eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     hub = consortium.hub()
     keys = consortium.site("alder")
     expire(consortium.folder, keys)
@@ -128,6 +135,9 @@ def test_an_expired_certificate_is_refused_by_the_server(consortium: Any) -> Non
 
     with pytest.raises(httpx.TransportError):
         shake_hands(hub.port, context)
+
+    eventually(lambda: "GLD-E014" in caplog.text)
+    assert "certificate has expired" in caplog.text
 
 
 def test_a_site_with_an_expired_certificate_is_told_both_dates(
@@ -144,19 +154,36 @@ def test_a_site_with_an_expired_certificate_is_told_both_dates(
     assert caught.value.error_id == "GLD-E008"
 
 
-def test_an_operator_is_no_site(consortium: Any) -> None:
+@pytest.mark.attack("an operator", "taking part as a site", "GLD-N126")
+def test_an_operator_is_no_site(consortium: Any, refused: Any) -> None:
     hub = consortium.hub()
     context = tls.client_context(consortium.folder / "server", "operator")
 
-    with refused(403):
+    with refused("GLD-N126"):
         shake_hands(hub.port, context)
 
 
-def test_a_request_without_node_header_is_refused(consortium: Any) -> None:
+@pytest.mark.attack("a site", "a request without its header", "GLD-N121")
+def test_a_request_without_node_header_is_refused(
+    consortium: Any, refused: Any
+) -> None:
     hub = consortium.hub()
 
-    with refused(401):
+    with refused("GLD-N121"):
         shake_hands(hub.port, tls.client_context(consortium.site("alder")))
+
+
+@pytest.mark.attack("a site", "a header kept for an hour", "GLD-N121")
+def test_a_header_signed_an_hour_ago_is_refused(
+    consortium: Any, attacker: Any, refused: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header: Any = import_module("flwr.supernode.node_auth_http_interceptor")
+    real = header.now
+    monkeypatch.setattr(header, "now", lambda: real() - datetime.timedelta(hours=1))
+    hub = consortium.hub()
+
+    with refused("GLD-N121"):
+        attacker("alder", hub.port).activate()
 
 
 @pytest.mark.parametrize(
@@ -179,6 +206,11 @@ def test_a_request_without_node_header_is_refused(consortium: Any) -> None:
         "/v1/fleet/pull-messages?x=1",
     ],
 )
+@pytest.mark.attack(
+    "a site",
+    "Flower's own doors: registering, starting runs, fetching a bundle",
+    "GLD-N124",
+)
 def test_no_other_path_exists(consortium: Any, attacker: Any, path: str) -> None:
     hub = consortium.hub()
     alder = attacker("alder", hub.port)
@@ -188,7 +220,7 @@ def test_no_other_path_exists(consortium: Any, attacker: Any, path: str) -> None
         request.url = request.url.copy_with(raw_path=path.encode())
         answer = client.send(request)
 
-    assert (answer.status_code, answer.content) == (404, b"")
+    assert (answer.status_code, answer.content) == (404, b"GLD-N124 no-such-path")
 
 
 def test_only_post_is_spoken(consortium: Any, attacker: Any) -> None:

@@ -149,6 +149,7 @@ def test_a_token_is_good_for_one_computer(office: Office) -> None:
 
 
 @pytest.mark.parametrize("late_s", [0, 1, 600])
+@pytest.mark.attack("a stranger", "an expired token", "GLD-E053")
 def test_an_expired_token_opens_nothing(office: Office, late_s: int) -> None:
     token = office.invite(hours=1)
     office.now += HOUR_S + late_s
@@ -207,6 +208,7 @@ def test_a_token_for_another_site_does_not_give_this_name(office: Office) -> Non
     assert refused(lambda: office.join(token, Applicant("bank-a"))) == "GLD-E057"
 
 
+@pytest.mark.attack("a site", "a signing key that is another's", "GLD-E056")
 def test_a_signing_key_that_one_does_not_have_is_not_bound(office: Office) -> None:
     token, victim = office.invite(), Applicant()
     thief = Applicant()
@@ -228,6 +230,7 @@ def test_a_proof_for_one_invitation_is_none_for_another(office: Office) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "A", "", "a" * 64, "role:admin", "é"])
+@pytest.mark.attack("an operator", "path tricks in a site's name", "GLD-E005")
 def test_a_name_with_tricks_is_not_invited(office: Office, name: str) -> None:
     assert refused(lambda: office.invite(name)) == "GLD-E005"
 
@@ -247,6 +250,7 @@ def test_a_member_is_not_invited_a_second_time(office: Office) -> None:
     assert refused(office.invite) == "GLD-E058"
 
 
+@pytest.mark.attack("a site", "joining under a second name with one key", "GLD-E010")
 def test_a_key_of_another_member_is_not_taken(office: Office) -> None:
     site, other = Applicant(), Applicant("bank-b")
     office.join(office.invite(), site)
@@ -335,6 +339,9 @@ def test_a_certificate_is_renewed_after_half_its_life_for_the_same_keys(
     assert refused(lambda: office.register.renew(member)) == "GLD-E060"
 
 
+@pytest.mark.attack(
+    "who has the server's disk", "a member renamed in the log", "GLD-I001"
+)
 def test_a_changed_log_opens_no_more(office: Office) -> None:
     import sqlite3
 

@@ -72,6 +72,9 @@ def refused(token: Token, folder: Path, **changes: Any) -> GuilderError:
     return caught.value
 
 
+@pytest.mark.attack(
+    "a server", "another authority's server asks for a token's secret", "GLD-E051"
+)
 def test_a_server_of_another_authority_gets_no_secret(
     office: Office, other: Path, tmp_path: Path, eventually: Callable[..., Any]
 ) -> None:
@@ -87,6 +90,9 @@ def test_a_server_of_another_authority_gets_no_secret(
     assert not list((tmp_path / "bank").iterdir())  # not even a key was made
 
 
+@pytest.mark.attack(
+    "a man in the middle", "the true root shown beside his own certificate", "GLD-E051"
+)
 def test_a_middleman_who_shows_the_true_root_beside_his_own_gets_no_secret(
     office: Office, other: Path, tmp_path: Path
 ) -> None:
@@ -102,6 +108,7 @@ def test_a_middleman_who_shows_the_true_root_beside_his_own_gets_no_secret(
     assert middle.heard == b""
 
 
+@pytest.mark.attack("a site", "playing the server for who joins", "GLD-E051")
 def test_a_site_of_the_consortium_cannot_play_the_server(
     office: Office, tmp_path: Path
 ) -> None:
@@ -115,6 +122,7 @@ def test_a_site_of_the_consortium_cannot_play_the_server(
     assert middle.heard == b""
 
 
+@pytest.mark.attack("a server", "a wrong pin", "GLD-E051")
 def test_a_token_with_another_pin_is_not_answered(
     office: Office, tmp_path: Path
 ) -> None:
@@ -123,6 +131,9 @@ def test_a_token_with_another_pin_is_not_answered(
     assert error.error_id == "GLD-E051"
 
 
+@pytest.mark.attack("a stranger", "a wrong secret", "GLD-E052")
+@pytest.mark.attack("a stranger", "a token used twice", "GLD-E055")
+@pytest.mark.attack("a site", "the old token of a site that was removed", "GLD-E053")
 def test_a_wrong_secret_a_used_token_and_an_old_one_are_refused(
     office: Office, tmp_path: Path
 ) -> None:
@@ -140,6 +151,7 @@ def test_a_wrong_secret_a_used_token_and_an_old_one_are_refused(
     assert caught.value.error_id == "GLD-E053"
 
 
+@pytest.mark.attack("a stranger", "guessing a token's secret", "GLD-E054")
 def test_guessing_secrets_locks_the_invitation(office: Office, tmp_path: Path) -> None:
     token = office.invite()
     tries = [
@@ -155,6 +167,7 @@ def test_guessing_secrets_locks_the_invitation(office: Office, tmp_path: Path) -
     assert refused(token, tmp_path / "owner").error_id == "GLD-E054"
 
 
+@pytest.mark.attack("a site", "a token renamed for another site", "GLD-E057")
 def test_a_token_renamed_for_another_site_is_refused(
     office: Office, tmp_path: Path
 ) -> None:
@@ -313,6 +326,9 @@ def call_without_a_body() -> bytes:
     return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + head + block
 
 
+@pytest.mark.attack(
+    "a stranger", "an admin's certificate of another authority", "GLD-N052"
+)
 def test_a_certificate_of_another_authority_calls_nothing(
     office: Office, other: Path
 ) -> None:
@@ -330,6 +346,9 @@ def test_a_certificate_of_another_authority_calls_nothing(
     assert caught.value.error_id == "GLD-N052"
 
 
+@pytest.mark.attack(
+    "a thief of the issuing key", "a certificate that was never issued", "GLD-E060"
+)
 def test_a_certificate_that_the_log_does_not_know_counts_nothing(
     office: Office, tmp_path: Path
 ) -> None:

@@ -155,6 +155,7 @@ def node_key(folder: Path) -> bytes:
 
 
 @pytest.mark.usefixtures("half_over")
+@pytest.mark.attack("a site", "a revoked certificate, to be renewed", "GLD-E060")
 def test_who_is_shut_out_does_not_renew(
     office: Office, settings: SiteFile, caplog: pytest.LogCaptureFixture
 ) -> None:

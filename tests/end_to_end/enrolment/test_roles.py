@@ -47,6 +47,7 @@ def test_a_person_may_what_the_role_may_and_nothing_else(
     assert refused == {name for name in CALLS if role not in MAY[name]}
 
 
+@pytest.mark.attack("a site", "controlling runs and members", "GLD-E030")
 def test_a_site_may_not_control_runs_or_members(office: Office) -> None:
     folder = office.join(office.invite())
     refused = set()
@@ -86,6 +87,7 @@ def test_a_watch_that_is_open_ends_when_its_operator_is_shut_out(
             jo.list()
 
 
+@pytest.mark.attack("a site", "a revoked certificate, on open connections", "GLD-E013")
 def test_a_site_that_is_online_is_cut_off_and_not_taken_in_again(
     office: Office, eventually: Callable[..., Any]
 ) -> None:

@@ -74,6 +74,13 @@ def lied_to(found: Founding, eventually: Any) -> Iterator[tuple[Any, Liar]]:
     liar.hub.stop()
 
 
+@pytest.mark.attack("a server", "a plan with too little noise", "GLD-P002")
+@pytest.mark.attack("a server", "a study that would never end", "GLD-C091")
+@pytest.mark.attack("a server", "terminal tricks in a run's id", "GLD-I044")
+@pytest.mark.attack("a server", "path tricks in the name of a grant", "GLD-S007")
+@pytest.mark.attack("a server", "a model that is pickled code", "GLD-I040")
+@pytest.mark.attack("a server", "a digest that nobody accepted", "GLD-S008")
+@pytest.mark.attack("a server", "turns beyond the plan", "GLD-B004")
 def test_a_site_grants_no_lie_and_charges_a_turn_once(
     lied_to: tuple[Any, Liar],
 ) -> None:
@@ -110,7 +117,7 @@ def test_a_site_grants_no_lie_and_charges_a_turn_once(
         (replace(request, round_no=2), "GLD-I008"),
         (replace(request, grant_id="../../../etc/passwd"), "GLD-S007"),
         (replace(request, turn_no=2**40), "GLD-B004"),
-        (replace(request, turn_no=2, model=b"\x80\x04."), "GLD-I04"),
+        (replace(request, turn_no=2, model=b"\x80\x04."), "GLD-I040"),
         (replace(request, turn_no=2, run_id="run-2"), "GLD-S008"),
         (replace(request, turn_no=2, study_digest="0" * 64), "GLD-S008"),
     ):

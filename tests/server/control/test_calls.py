@@ -167,6 +167,7 @@ def test_a_server_that_lies_cannot_move_the_operators_cursor(
 @pytest.mark.parametrize(
     "error_id", ["GLD-C\x1b[2J", "GLD-C01", "GLD-Z001", "", "CCCCC"]
 )
+@pytest.mark.attack("a server", "an error whose id is a terminal trick", "GLD-R012")
 def test_an_error_with_an_id_of_its_own_making_is_told_as_a_bug(
     place: Place, client: ControlClient, error_id: str
 ) -> None:

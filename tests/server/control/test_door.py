@@ -42,6 +42,9 @@ def test_the_server_itself_may_not_control_runs(place: Place) -> None:
     assert caught.value.error_id in {"GLD-E030", "GLD-N052"}
 
 
+@pytest.mark.attack(
+    "a stranger", "an operator's certificate of another consortium", "GLD-N052"
+)
 def test_an_operator_of_another_consortium_is_refused(
     place: Place, tmp_path: Path
 ) -> None:
@@ -59,6 +62,7 @@ def test_an_operator_of_another_consortium_is_refused(
     assert place.runs.submitted == []
 
 
+@pytest.mark.attack("a server", "playing the server for an operator", "GLD-N051")
 def test_a_server_of_another_consortium_is_not_believed(
     place: Place, tmp_path: Path
 ) -> None:

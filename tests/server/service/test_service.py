@@ -29,7 +29,14 @@ Queue = Any  # the fixture `place`; see conftest.py
         (("model.name=oracle",), [], "GLD-C06"),
         (("training.local_steps=100000",), [], "GLD-C091"),
         ((), ["alder", "brich"], "GLD-C090"),
-        ((), ["../../etc/passwd", "alder"], "GLD-C090"),
+        pytest.param(
+            (),
+            ["../../etc/passwd", "alder"],
+            "GLD-C090",
+            marks=pytest.mark.attack(
+                "an operator", "path tricks in the list of sites", "GLD-C090"
+            ),
+        ),
         ((), ["\x1b[2J" * 100_000, "alder"], "GLD-C090"),
         ((), ["alder"], "GLD-C092"),
         ((), ["alder", "alder"], "GLD-C092"),
@@ -56,6 +63,7 @@ def test_a_study_that_can_never_run_is_refused_when_it_is_submitted(
     "run_id",
     ["", ".", "..", "../runs", "a/../b", "/etc", "r\0", "r" * 5000, "R\x1b[2J", "-r"],
 )
+@pytest.mark.attack("an operator", "path tricks in a run's id", "GLD-R010")
 def test_a_run_id_is_never_a_path(place: Queue, run_id: str) -> None:
     for call in (place.service.resume, place.service.stop_run, place.service.watch):
         with pytest.raises(RunFailed) as caught:
