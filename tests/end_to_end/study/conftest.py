@@ -66,11 +66,18 @@ class Hospitals(Consortium):
         with read_ledger(SiteFile.load(self.site_file(site))) as ledger:
             return reports.verify(reports.write(ledger, self.folder / "reports"))
 
+    def num_rounds(self, run_id: str) -> int:
+        """How many rounds of a run have a model on disk."""
+        rounds = self._run(run_id) / "rounds"
+        return len(list(rounds.iterdir())) if rounds.exists() else 0
+
     def model(self, run_id: str, round_no: int) -> bytes:
         """A round's model."""
-        runs = self.folder / "server" / "state" / "runs"
-        path = runs / run_id / "rounds" / f"{round_no:03d}" / "model.safetensors"
-        return path.read_bytes()
+        name = f"rounds/{round_no:03d}/model.safetensors"
+        return (self._run(run_id) / name).read_bytes()
+
+    def _run(self, run_id: str) -> Path:
+        return self.folder / "server" / "state" / "runs" / run_id
 
 
 Founding = Callable[..., Hospitals]

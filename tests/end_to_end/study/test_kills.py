@@ -11,15 +11,21 @@ import pytest
 from guilder_simulations.engine import simulate
 
 Founding = Any  # the fixture `found`; see conftest.py
-LONG = ("training.rounds=60", "aggregation.round_deadline_s=120")
+STAYS_S = 20.0  # a run that does not go on for so long is killed again all the same
 
 
 class Killer(threading.Thread):
-    """Kills the server or a client, again and again, and starts it anew each time."""
+    """Kills the server or a client, again and again, and starts it anew each time.
 
-    def __init__(self, hospitals: Any, seed: int, num_kills: int) -> None:
+    Half of the kills come upon a run that has gone on since the one before, at a moment
+    from inside a round to some rounds later; the others upon processes that start. How
+    far the run comes is counted in rounds, not in seconds, so that it lasts for all the
+    kills on any machine.
+    """
+
+    def __init__(self, hospitals: Any, run_id: str, seed: int, num_kills: int) -> None:
         super().__init__(daemon=True)
-        self._hospitals = hospitals
+        self._hospitals, self._run_id = hospitals, run_id
         self._random = random.Random(seed)
         self._left = num_kills
         self.killed: list[str] = []
@@ -27,16 +33,21 @@ class Killer(threading.Thread):
 
     def run(self) -> None:
         while self._left and not self.done.is_set():
-            # from inside one round (tens of ms) to several rounds later
-            time.sleep(self._random.choice((0.02, 0.2, 1.0)) * self._random.random())
+            if self._random.random() < 0.5:
+                self._let_it_go_on(self._random.randint(1, 3))
+            time.sleep(self._random.choice((0.02, 0.1, 0.3)) * self._random.random())
             victim = self._random.choice(["server", *self._hospitals.sites])
             self._hospitals.kill(victim)
             self._hospitals.start(victim)
             self.killed.append(victim)
             self._left -= 1
-            # let the run make a step now and then, so that kills meet every state
-            if self._random.random() < 0.5:
-                time.sleep(4 * self._random.random())
+
+    def _let_it_go_on(self, num_rounds: int) -> None:
+        ends = time.monotonic() + STAYS_S
+        goal = self._hospitals.num_rounds(self._run_id) + num_rounds
+        while self._hospitals.num_rounds(self._run_id) < goal:
+            if time.monotonic() > ends or self.done.wait(0.01):
+                return
 
 
 def last_event(hospitals: Any, run_id: str) -> dict[str, Any]:
@@ -50,7 +61,7 @@ def disturbed(hospitals: Any, study: Any, seed: int, num_kills: int) -> str:
     """Run `study` while processes are killed; returns the run's id."""
     hospitals.start_all()
     run_id: str = hospitals.run(study)
-    killer = Killer(hospitals, seed, num_kills)
+    killer = Killer(hospitals, run_id, seed, num_kills)
     killer.start()
     last = last_event(hospitals, run_id)
     killer.done.set()
@@ -58,7 +69,7 @@ def disturbed(hospitals: Any, study: Any, seed: int, num_kills: int) -> str:
 
     assert last["kind"] == "run-finished", (seed, killer.killed, last)
     print(f"killed {len(killer.killed)}: {' '.join(killer.killed)}")
-    assert len(killer.killed) >= num_kills - 4, "the run ended before the kills"
+    assert len(killer.killed) == num_kills, "the run ended before the kills"
     return run_id
 
 
@@ -73,20 +84,46 @@ def check_charges(hospitals: Any, rounds: int) -> None:
         assert study.num_turns_spent == len(grant.turns)
 
 
-def test_killed_at_random_moments_it_ends_with_the_undisturbed_model(
-    found: Founding,
+def ends_undisturbed(
+    found: Founding, *overrides: str, rounds: int, seed: int, num_kills: int
 ) -> None:
+    """Run a study under kills: its model is that of a run without, each turn paid once.
+
+    No noise and a test seed, so that two runs can be compared byte by byte.
+    """
     hospitals = found(allow_unprotected=True)
     study = hospitals.study_with(
-        *LONG, "privacy.mechanism=none", "training.test_seed=5"
+        f"training.rounds={rounds}",
+        "aggregation.round_deadline_s=120",
+        "privacy.mechanism=none",
+        "training.test_seed=5",
+        *overrides,
     )
 
-    run_id = disturbed(hospitals, study, seed=3, num_kills=6)
+    run_id = disturbed(hospitals, study, seed, num_kills)
 
     simulate(study, hospitals.folder / "undisturbed")
-    model = hospitals.folder / "undisturbed" / "rounds" / "060" / "model.safetensors"
-    assert hospitals.model(run_id, 60) == model.read_bytes()
-    check_charges(hospitals, rounds=60)
+    name = f"rounds/{rounds:03d}/model.safetensors"
+    model = (hospitals.folder / "undisturbed" / name).read_bytes()
+    assert hospitals.model(run_id, rounds) == model
+    check_charges(hospitals, rounds)
+
+
+def test_killed_twenty_times_it_ends_with_the_undisturbed_model(
+    found: Founding,
+) -> None:
+    ends_undisturbed(found, rounds=120, seed=3, num_kills=20)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_killed_two_hundred_times_it_ends_with_the_undisturbed_model(
+    found: Founding,
+) -> None:
+    seed = secrets.randbelow(2**31)
+    print(f"seed {seed}")
+
+    ends_undisturbed(found, rounds=1200, seed=seed, num_kills=200)
 
 
 @pytest.mark.slow
@@ -95,11 +132,13 @@ def test_a_private_run_survives_at_least_twenty_kills(found: Founding) -> None:
     seed = secrets.randbelow(2**31)
     print(f"seed {seed}")
     hospitals = found()
-    study = hospitals.study_with("training.rounds=300", *LONG[1:])
+    study = hospitals.study_with(
+        "training.rounds=150", "aggregation.round_deadline_s=120"
+    )
 
     disturbed(hospitals, study, seed=seed, num_kills=24)
 
-    check_charges(hospitals, rounds=300)
+    check_charges(hospitals, rounds=150)
 
 
 @pytest.mark.slow
@@ -116,18 +155,8 @@ def test_a_private_run_survives_at_least_twenty_kills(found: Founding) -> None:
 def test_what_a_strategy_remembers_survives_kills(
     found: Founding, strategy: tuple[str, ...]
 ) -> None:
-    hospitals = found(allow_unprotected=True)
-    study = hospitals.study_with(
-        *LONG,
-        "training.local_steps=2",
-        *(f"aggregation.{key}" for key in strategy),
-        "privacy.mechanism=none",
-        "training.test_seed=5",
+    keys = (f"aggregation.{key}" for key in strategy)
+
+    ends_undisturbed(
+        found, "training.local_steps=2", *keys, rounds=60, seed=11, num_kills=8
     )
-
-    run_id = disturbed(hospitals, study, seed=11, num_kills=8)
-
-    simulate(study, hospitals.folder / "undisturbed")
-    model = hospitals.folder / "undisturbed" / "rounds" / "060" / "model.safetensors"
-    assert hospitals.model(run_id, 60) == model.read_bytes()
-    check_charges(hospitals, rounds=60)
