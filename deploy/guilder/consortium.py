@@ -53,17 +53,18 @@ class Consortium:
         """The log of a process: "server" or a site's name."""
         return self.folder / "logs" / f"{who}.log"
 
+    def command(self, who: str) -> list[str]:
+        """What follows `guilder` to start a process."""
+        if who == "server":
+            return ["server", "start", "--server", str(self.server_file)]
+        return ["client", "start", "--site", str(self.site_file(who))]
+
     def start(self, who: str) -> None:
         """Start the server ("server") or the client of a site."""
-        arguments = (
-            ["server", "start", "--server", str(self.server_file)]
-            if who == "server"
-            else ["client", "start", "--site", str(self.site_file(who))]
-        )
         self.log(who).parent.mkdir(parents=True, exist_ok=True)
         with self.log(who).open("ab") as log:
             self._processes[who] = subprocess.Popen(  # noqa: S603 - our own command, no shell
-                [sys.executable, "-m", "guilder", *arguments],
+                [sys.executable, "-m", "guilder", *self.command(who)],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

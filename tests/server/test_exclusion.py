@@ -11,52 +11,47 @@ from flwr.clientapp import ClientApp
 
 from guilder_server.runstore import RunStore
 from guilder_shared.errors import IntegrityError
-from guilder_shared.messages import TurnReply, TurnRequest, pack
+from guilder_shared.messages import TurnRequest, pack
 
 Trial = Any  # the fixture `trial`; see conftest.py
-Lie = Callable[[Trial, TurnRequest], TurnReply]
+Lie = Callable[[Trial, TurnRequest], Any]  # a TurnReply
 
 
-def nan(trial: Trial, request: TurnRequest) -> TurnReply:
+def nan(trial: Trial, request: TurnRequest) -> Any:
     return filled(trial, request, np.nan)
 
 
-def huge(trial: Trial, request: TurnRequest) -> TurnReply:
+def huge(trial: Trial, request: TurnRequest) -> Any:
     return filled(trial, request, 1e9)
 
 
-def filled(trial: Trial, request: TurnRequest, value: float) -> TurnReply:
-    reply: TurnReply = trial.reply_with(
+def filled(trial: Trial, request: TurnRequest, value: float) -> Any:
+    return trial.reply_with(
         request, lambda _n, shape: np.full(shape, value, np.float32)
     )
-    return reply
 
 
-def misshapen(trial: Trial, request: TurnRequest) -> TurnReply:
-    reply: TurnReply = trial.reply_with(
+def misshapen(trial: Trial, request: TurnRequest) -> Any:
+    return trial.reply_with(
         request, lambda _n, shape: np.zeros((*shape, 2), np.float32)
     )
-    return reply
 
 
-def other_turn(trial: Trial, request: TurnRequest) -> TurnReply:
+def other_turn(trial: Trial, request: TurnRequest) -> Any:
     return replace(trial.honest("b", request), turn_no=request.turn_no + 1)
 
 
-def other_grant(trial: Trial, request: TurnRequest) -> TurnReply:
+def other_grant(trial: Trial, request: TurnRequest) -> Any:
     return replace(trial.honest("b", request), grant_id="grant-a")
 
 
-def no_update(trial: Trial, request: TurnRequest) -> TurnReply:
+def no_update(trial: Trial, request: TurnRequest) -> Any:
     return replace(trial.honest("b", request), update=b"\x00")
 
 
 def lying(trial: Trial, lie: Lie) -> ClientApp:
-    def behave(name: str, asked: TurnRequest) -> TurnReply:
-        reply: TurnReply = (
-            lie(trial, asked) if name == "b" else trial.honest(name, asked)
-        )
-        return reply
+    def behave(name: str, asked: TurnRequest) -> Any:
+        return lie(trial, asked) if name == "b" else trial.honest(name, asked)
 
     app: ClientApp = trial.app(behave)
     return app
@@ -135,7 +130,7 @@ def test_a_site_that_is_out_stays_out_after_a_kill_and_is_told_of_the_end(
     asked: list[str] = []
     closed: list[str] = []
 
-    def behave(name: str, request: TurnRequest) -> TurnReply:
+    def behave(name: str, request: TurnRequest) -> Any:
         asked.append(name)
         return huge(trial, request) if name == "b" else trial.honest(name, request)
 

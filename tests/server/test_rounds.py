@@ -16,7 +16,7 @@ from guilder_shared.errors import (
     PolicyRefused,
     RunFailed,
 )
-from guilder_shared.messages import Answer, TurnReply, TurnRequest, Verdict
+from guilder_shared.messages import Answer, TurnRequest, Verdict
 
 
 def test_each_round_moves_the_model_by_the_mean_of_the_updates(
@@ -32,7 +32,7 @@ def test_a_turn_given_up_is_asked_again_under_the_next_number(
 ) -> None:
     seen: list[tuple[str, int, int]] = []
 
-    def fails_once(name: str, request: TurnRequest) -> TurnReply:
+    def fails_once(name: str, request: TurnRequest) -> Any:
         seen.append((name, request.round_no, request.turn_no))
         if (name, request.turn_no) == ("b", 2):
             return replace(
@@ -54,7 +54,7 @@ def test_a_turn_given_up_is_asked_again_under_the_next_number(
 def test_a_site_without_spare_turns_ends_the_run_by_name(
     trial: Any, tmp_path: Path
 ) -> None:
-    def fails(name: str, request: TurnRequest) -> TurnReply:
+    def fails(name: str, request: TurnRequest) -> Any:
         if name != "b":
             return trial.honest(name, request)
         return replace(
@@ -66,7 +66,7 @@ def test_a_site_without_spare_turns_ends_the_run_by_name(
 
 
 def test_silence_is_asked_twice_and_then_named(trial: Any, tmp_path: Path) -> None:
-    def silent(name: str, request: TurnRequest) -> TurnReply:
+    def silent(name: str, request: TurnRequest) -> Any:
         if name == "c":
             raise ConnectionError
         return trial.honest(name, request)
@@ -82,7 +82,7 @@ def test_with_a_quorum_the_round_closes_at_its_deadline(
 ) -> None:
     study = trial.with_quorum(2)
 
-    def silent(name: str, request: TurnRequest) -> TurnReply:
+    def silent(name: str, request: TurnRequest) -> Any:
         if name == "c" and request.round_no == 2:
             raise ConnectionError
         return trial.honest(name, request)
@@ -99,7 +99,7 @@ def test_with_a_quorum_the_round_closes_at_its_deadline(
 def test_a_site_that_is_always_busy_cannot_keep_a_round_open(
     trial: Any, tmp_path: Path
 ) -> None:
-    def busy(name: str, request: TurnRequest) -> TurnReply:
+    def busy(name: str, request: TurnRequest) -> Any:
         if name == "c":
             return replace(
                 trial.honest(name, request), verdict=Verdict.BUSY, update=b""
@@ -127,7 +127,7 @@ def test_a_site_that_never_answers_an_offer_is_waited_for_once(
     monkeypatch.setattr(Sites, "ask", ask)
     study = trial.with_quorum(2)
 
-    def answer(name: str) -> Answer:
+    def answer(name: str) -> Any:
         if name == "c":
             raise ConnectionError
         return trial.accept(name)
@@ -141,7 +141,7 @@ def test_a_site_that_never_answers_an_offer_is_waited_for_once(
 def test_an_answer_that_is_none_is_blamed_on_its_site(
     trial: Any, tmp_path: Path
 ) -> None:
-    def answer(name: str) -> Answer:
+    def answer(name: str) -> Any:
         return replace(trial.accept(name), public_size=-1 if name == "b" else 1)
 
     with pytest.raises(IntegrityError, match=r"site 'b': .*public_size"):
@@ -154,7 +154,7 @@ def test_a_server_killed_in_a_round_asks_the_same_turns_again(
     seen: list[tuple[str, int, str]] = []
     killed: list[bool] = []
 
-    def dies(name: str, request: TurnRequest) -> TurnReply:
+    def dies(name: str, request: TurnRequest) -> Any:
         seen.append((name, request.turn_no, request.fingerprint()))
         return trial.honest(name, request)
 
@@ -198,7 +198,7 @@ def test_a_site_that_answers_the_offer_in_anothers_name_is_found(
 def test_a_refusal_ends_the_run_with_the_sites_name_and_exit_code_4(
     trial: Any, tmp_path: Path, verdict: Verdict, error: type[Exception]
 ) -> None:
-    def answer(name: str) -> Answer:
+    def answer(name: str) -> Any:
         return Answer(verdict, name, reason="no") if name == "c" else trial.accept(name)
 
     with pytest.raises(error, match="site 'c'") as caught:
@@ -210,7 +210,7 @@ def test_a_refusal_ends_the_run_with_the_sites_name_and_exit_code_4(
 def test_a_refusal_in_a_later_round_ends_the_run_too(
     trial: Any, tmp_path: Path
 ) -> None:
-    def refuses(name: str, request: TurnRequest) -> TurnReply:
+    def refuses(name: str, request: TurnRequest) -> Any:
         if (name, request.round_no) == ("a", 2):
             return replace(
                 trial.honest(name, request),

@@ -1,5 +1,12 @@
 """A small consortium of real processes: one server, three hospitals, loopback."""
 
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -80,6 +87,65 @@ class Hospitals(Consortium):
         return self.folder / "server" / "state" / "runs" / run_id
 
 
+class Forked(Hospitals):
+    """Hospitals whose processes are forked from one that has loaded everything.
+
+    They run what the commands run, and are killed like them; but a start costs a tenth
+    of a second of a core and not four, so that very many are possible.
+    """
+
+    def __init__(self, folder: Path, sites: list[str]) -> None:
+        super().__init__(folder, sites)
+        self._pids: dict[str, int] = {}
+        self._parent = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("forking_parent.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        )
+        assert self._read() == "ready"
+
+    def _read(self) -> str:
+        assert self._parent.stdout is not None
+        return self._parent.stdout.readline().strip()
+
+    def start(self, who: str) -> None:
+        self.log(who).parent.mkdir(parents=True, exist_ok=True)
+        asked = {"log": str(self.log(who)), "command": self.command(who)}
+        print(json.dumps(asked), file=self._parent.stdin, flush=True)
+        self._pids[who] = int(self._read())
+
+    def kill(self, who: str) -> None:
+        os.kill(self._pids[who], signal.SIGKILL)
+        while self.alive(who):
+            time.sleep(0.001)
+        del self._pids[who]
+
+    def alive(self, who: str) -> bool:
+        try:
+            os.kill(self._pids[who], 0)
+        except (KeyError, ProcessLookupError):
+            return False
+        return True
+
+    def pid(self, who: str) -> int:
+        return self._pids[who]
+
+    def stop(self, *names: str) -> None:
+        chosen = [who for who in names or tuple(self._pids) if self.alive(who)]
+        for who in chosen:
+            os.kill(self._pids[who], signal.SIGTERM)
+        ends = time.monotonic() + 10
+        for who in chosen:
+            while self.alive(who):
+                if time.monotonic() > ends:
+                    self.kill(who)
+                time.sleep(0.01)
+        if not names:
+            self._parent.communicate()
+
+
 Founding = Callable[..., Hospitals]
 
 
@@ -88,12 +154,18 @@ def founding(tmp_path: Path) -> Iterator[Founding]:
     """Makes a consortium; whatever it started ends with the test."""
     made: list[Hospitals] = []
 
-    def make(**changes: Any) -> Hospitals:
+    def make(kind: type[Hospitals] = Hospitals, **changes: Any) -> Hospitals:
         settings = {"delta": 5e-4, "smallest_cohort": 3, **changes}
         folder = tmp_path / f"consortium-{len(made)}"
-        made.append(Hospitals.at(folder, **settings))
+        made.append(kind.at(folder, **settings))
         return made[-1]
 
     yield make
     for hospitals in made:
         hospitals.stop()
+
+
+@pytest.fixture
+def found_forked(found: Founding) -> Founding:
+    """Makes a consortium whose processes start in a tenth of a second."""
+    return functools.partial(found, Forked)

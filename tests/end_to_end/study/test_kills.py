@@ -110,20 +110,20 @@ def ends_undisturbed(
 
 
 def test_killed_twenty_times_it_ends_with_the_undisturbed_model(
-    found: Founding,
+    found_forked: Founding,
 ) -> None:
-    ends_undisturbed(found, rounds=120, seed=3, num_kills=20)
+    ends_undisturbed(found_forked, rounds=80, seed=3, num_kills=20)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 def test_killed_two_hundred_times_it_ends_with_the_undisturbed_model(
-    found: Founding,
+    found_forked: Founding,
 ) -> None:
     seed = secrets.randbelow(2**31)
     print(f"seed {seed}")
 
-    ends_undisturbed(found, rounds=1200, seed=seed, num_kills=200)
+    ends_undisturbed(found_forked, rounds=700, seed=seed, num_kills=200)
 
 
 @pytest.mark.slow
@@ -153,10 +153,10 @@ def test_a_private_run_survives_at_least_twenty_kills(found: Founding) -> None:
     ids=lambda keys: keys[0].partition("=")[2],
 )
 def test_what_a_strategy_remembers_survives_kills(
-    found: Founding, strategy: tuple[str, ...]
+    found_forked: Founding, strategy: tuple[str, ...]
 ) -> None:
     keys = (f"aggregation.{key}" for key in strategy)
 
     ends_undisturbed(
-        found, "training.local_steps=2", *keys, rounds=60, seed=11, num_kills=8
+        found_forked, "training.local_steps=2", *keys, rounds=60, seed=11, num_kills=8
     )
