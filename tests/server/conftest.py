@@ -57,8 +57,26 @@ STUDY = Study.model_validate(
 Behave = Callable[[str, TurnRequest], TurnReply]
 
 
+class ComingAndGoing(InProcessGrid):
+    """A Grid from which some sites are away for a time."""
+
+    def __init__(self, app: ClientApp, names: tuple[str, ...], away: set[str]) -> None:
+        super().__init__(app, names)
+        self._away = away
+
+    def get_node_ids(self) -> list[int]:
+        return [n for n, name in self.site_names().items() if name not in self._away]
+
+
 class Trial:
-    """A study of three rounds with sites "a", "b" and "c"."""
+    """A study of three rounds with sites "a", "b" and "c".
+
+    Attributes:
+        away: Names of the sites that are not online; may change in mid-run.
+    """
+
+    def __init__(self) -> None:
+        self.away: set[str] = set()
 
     names = ("a", "b", "c")
     plan = Plan(1.0, 5, 1e-3)
@@ -130,7 +148,7 @@ class Trial:
             store = RunStore.create(folder, study, facts)
         try:
             task = rounds.Run(study, self.plan, store, lambda _weights: {})
-            grid = InProcessGrid(app or self.app(), self.names)
+            grid = ComingAndGoing(app or self.app(), self.names, self.away)
             return rounds.run(task, Sites(grid))
         finally:
             store.close()

@@ -96,6 +96,25 @@ def test_with_a_quorum_the_round_closes_at_its_deadline(
     assert [(e["site"], e["round"]) for e in missed] == [("c", 2)]
 
 
+def test_a_site_that_joins_late_takes_part_from_the_next_round_on(
+    trial: Any, tmp_path: Path
+) -> None:
+    seen: list[tuple[int, int]] = []
+    trial.away.add("c")
+
+    def behave(name: str, request: TurnRequest) -> Any:
+        if (name, request.round_no) == ("a", 2):
+            trial.away.clear()  # c comes online in the middle of round 2
+        if name == "c":
+            seen.append((request.round_no, request.turn_no))
+        return trial.honest(name, request)
+
+    model = trial.run(tmp_path, trial.app(behave), trial.with_quorum(2))
+
+    assert trial.moved_by(model, 1.5 + 1.5 + 2.0)
+    assert seen == [(3, 1)]
+
+
 def test_a_site_that_is_always_busy_cannot_keep_a_round_open(
     trial: Any, tmp_path: Path
 ) -> None:
