@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ def measure(folder: Path, num_sites: int, seconds: float, *, bell: bool) -> floa
         consortium.start("server")
         consortium.control().close()
         server = psutil.Process(consortium.pid("server"))
-        command = [sys.executable, __file__, "--be-sites", str(folder)]
+        places = [str(folder / "sites" / name) for name in names]
+        command = [sys.executable, __file__, "--be-sites", *places]
         sites = subprocess.Popen(
             [*command, *(["--bell"] if bell else [])],
             stdout=subprocess.PIPE,
@@ -64,8 +66,8 @@ def cpu_s(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def be_sites(folder: Path, *, bell: bool) -> None:
-    """Be all sites of a consortium, until killed."""
+def be_sites(places: Sequence[Path], *, bell: bool) -> None:
+    """Be the sites in these folders, until killed; say how many are connected."""
     from flwr.clientapp import ClientApp
 
     from guilder_client.control import Bell
@@ -73,7 +75,7 @@ def be_sites(folder: Path, *, bell: bool) -> None:
     from guilder_client.settings import SiteFile
 
     stop, lines, online = threading.Event(), list[Bell](), set[str]()
-    for place in sorted((folder / "sites").iterdir()):
+    for place in places:
         settings = SiteFile.load(place / "site.toml")
         line = Bell(settings)
         options: dict[str, Any] = {"sleep": line.sleep} if bell else {}
@@ -96,7 +98,7 @@ def main() -> None:
     parser.add_argument("--sites", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--be-sites", type=Path, default=None)
+    parser.add_argument("--be-sites", type=Path, nargs="+", default=None)
     parser.add_argument("--bell", action="store_true")
     asked = parser.parse_args()
     if asked.be_sites is not None:
