@@ -134,7 +134,7 @@ def test_a_site_that_is_out_stays_out_after_a_kill_and_is_told_of_the_end(
         asked.append(name)
         return huge(trial, request) if name == "b" else trial.honest(name, request)
 
-    def kill(*_: object) -> None:
+    def kill(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     sizes = {"a": 1000, "b": 30_000, "c": 3000}  # b's size shapes the others' weights

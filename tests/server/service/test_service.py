@@ -167,10 +167,10 @@ def test_a_disk_that_refuses_ends_one_run_and_the_next_goes_on(
     first = place.service.submit(place.study(), [])
     second = place.service.submit(place.study(), [])
 
-    def commit(self: RunStore, *arguments: Any) -> None:
+    def commit(self: RunStore, *arguments: Any, **named: Any) -> None:
         if self.run_id == first:
             raise OSError(28, "No space left on device")
-        real(self, *arguments)
+        real(self, *arguments, **named)
 
     monkeypatch.setattr(RunStore, "commit", commit)
     place.service.start()
