@@ -89,10 +89,8 @@ def test_an_answer_without_end_is_refused_by_its_head(
     files = tls.KeyFiles(keys / "site.key", keys / "site.pem", keys / "ca.pem")
     way = outbound.client(url, tls.client_context(files))
     client = Calls(url, way, certificates.load_tls_key(keys / "site.key"))
-    length = head.get("content-length", "")
-    said = "bad Content-Length" if len(length) > 20 else "GLD-N128"  # no number at all
 
-    with pytest.raises(httpx.RemoteProtocolError, match=said):
+    with pytest.raises(httpx.RemoteProtocolError, match=r"^GLD-N128 "):
         client.ActivateNode(fleet_pb2.ActivateNodeRequest())
 
     assert handler.sent < 50 * MIB  # buffers of the system, and no more
