@@ -87,13 +87,17 @@ def test_a_unit_whose_gradient_is_not_finite_counts_exactly_zero(bad: float) -> 
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
     rows, targets = torch.randn(5, 3), torch.randn(5, 1)
-    rows[2] = bad
     others = torch.tensor([0, 1, 3, 4])
-
     step = step_of(model, microbatch=8)
-    total = step.clipped_sum(rows, targets)
 
-    assert torch.equal(total, step.clipped_sum(rows[others], targets[others]))
+    rows[2] = bad
+    total = step.clipped_sum(rows, targets)
+    rows[2], targets[2] = -math.inf, math.inf
+    again = step.clipped_sum(rows, targets)
+    fewer = step.clipped_sum(rows[others], targets[others])  # added in another order
+
+    assert torch.equal(total, again)
+    assert torch.allclose(total, fewer, rtol=1e-14, atol=0)
     assert bool(total.any())
 
 
