@@ -50,20 +50,17 @@ class Killer(threading.Thread):
                 return
 
 
-def last_event(hospitals: Any, run_id: str) -> dict[str, Any]:
-    """The run's last event, through however many restarts of the server."""
-    with hospitals.control(timeout_s=60) as control:
-        events: list[dict[str, Any]] = list(control.watch(run_id))
-    return events[-1]
-
-
 def disturbed(hospitals: Any, study: Any, seed: int, num_kills: int) -> str:
     """Run `study` while processes are killed; returns the run's id."""
     hospitals.start_all()
     run_id: str = hospitals.run(study)
     killer = Killer(hospitals, run_id, seed, num_kills)
-    killer.start()
-    last = last_event(hospitals, run_id)
+    with hospitals.control(timeout_s=60) as control:
+        events = control.watch(run_id)
+        last = next(events)  # connected: it outlives the server's restarts from now on
+        killer.start()
+        for event in events:
+            last = event
     killer.done.set()
     killer.join()
 
