@@ -243,6 +243,8 @@ def _engine_problems(
     engine = BookKeeping(model, 1.0)
     try:
         engine.check_rows(lambda n: batches.call(model, batches.zeros(rows, n)))
+        if _losses_mix(model, rows, goals, losses):
+            return [_mixing("losses", "the loss")]
         run = _run(model, rows, goals, losses)
         engine.check_gradient(run, Units(batches.num_rows(rows)))
     except PlanError as error:
@@ -252,6 +254,27 @@ def _engine_problems(
     finally:
         engine.close()
     return []
+
+
+def _losses_mix(model: nn.Module, rows: Any, goals: Any, losses: Losses) -> bool:
+    """Whether a row among others has another loss than the row alone.
+
+    A site's pass may hold one row: there such a loss would say nothing, unseen.
+    """
+    with torch.no_grad():
+        among = _run(model, rows, goals, losses)().double()
+        if among.shape != (_ROWS,):
+            return False  # refused by the engine, by what it is
+        own = [
+            _run(model, batches.take(rows, one), _taken(goals, one), losses)()
+            for one in (slice(row, row + 1) for row in range(_ROWS))
+        ]
+    moved = (torch.cat(own).double() - among).abs()
+    return bool((moved > _CLOSE * among.abs().max() + 1e-12).any())
+
+
+def _taken(goals: Any, rows: slice) -> Any:
+    return None if goals is None else batches.take(goals, rows)
 
 
 def _run(
@@ -312,11 +335,12 @@ def _random(layer: str) -> Finding:
     )
 
 
-def _mixing(layer: str) -> Finding:
+def _mixing(layer: str, what: str = "") -> Finding:
+    what = what or f"the output of layer {layer}"
     return Finding(
         "GLD-P062",
         layer,
-        f"the output of layer {layer} for one row changes with another row.",
+        f"{what} of one row changes with another row.",
         "One record would move the gradients of all others, beyond its clip norm.",
         "Compute every row from itself alone: no mean, sum or norm over the batch.",
     )

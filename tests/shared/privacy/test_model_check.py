@@ -222,6 +222,28 @@ def test_rows_that_a_batch_norm_mixes_show_without_knowing_batch_norm() -> None:
     assert told(check(Home(), VECTOR)) == [("GLD-P062", "model")]
 
 
+@pytest.mark.parametrize(
+    "losses",
+    [
+        lambda outputs, _: (outputs - outputs.mean()).square().sum(1),
+        lambda outputs, targets: outputs.square().sum(1) * targets.mean(),
+        lambda outputs, _: outputs.square().sum(1) / len(outputs),
+    ],
+    ids=["outputs", "targets", "number of rows"],
+)
+def test_a_loss_that_looks_at_other_rows_is_found(losses: Any) -> None:
+    found = check(nn.Linear(8, 4), VECTOR, torch.zeros(0), losses)
+
+    assert told(found) == [("GLD-P062", "losses")]
+
+
+def test_a_loss_of_each_row_is_not_taken_for_one_that_mixes() -> None:
+    def losses(outputs: Tensor, targets: Tensor) -> Tensor:
+        return outputs.square().sum(1) * (1 + targets)
+
+    assert check(nn.Linear(8, 4), VECTOR, torch.zeros(0), losses) == []
+
+
 def test_the_check_leaves_the_model_as_it_was() -> None:
     model = Counting()
     before = {n: t.clone() for n, t in model.state_dict().items()}
