@@ -25,33 +25,12 @@ from guilder_shared.study import Study
 from guilder_shared.tasks import Examples
 
 SiteAt = Callable[..., Site]
-STUDY = Study.model_validate(
-    {
-        "schema": 1,
-        "study": {"name": "t", "recipe": "tabular-classification", "purpose": "test"},
-        "data": {
-            "kind": "table",
-            "dataset": "d",
-            "target": "y",
-            "columns": {"x": {"kind": "number", "low": 0.0, "high": 1.0}},
-        },
-        "model": {"name": "logistic"},
-        "training": {
-            "rounds": 8,
-            "local_steps": 1,
-            "sample_rate": 1.0,
-            "learning_rate": 1.0,
-        },
-        "privacy": {
-            "unit": "record",
-            "mechanism": "site-noise",
-            "epsilon": 2.0,
-            "delta": 1e-6,
-            "clip_norm": 1.0,
-        },
-        "aggregation": {"min_sites": 1, "round_deadline_s": 1.0, "spare_turns": 2},
-        "evaluation": {"on": "none"},
-    }
+STUDY = Study.load(
+    Path(__file__).parents[1] / "small.toml",
+    (
+        "aggregation.spare_turns=2",
+        "training.rounds=8",
+    ),
 )
 PLAN = accounting.solve(STUDY)
 MODEL = pack(registry.initial(STUDY))

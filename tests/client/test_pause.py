@@ -24,33 +24,13 @@ from guilder_shared.privacy import accounting
 from guilder_shared.study import Study
 
 SiteAt = Callable[..., Site]
-STUDY = Study.model_validate(
-    {
-        "schema": 1,
-        "study": {"name": "t", "recipe": "tabular-classification", "purpose": "p"},
-        "data": {
-            "kind": "table",
-            "dataset": "d",
-            "target": "y",
-            "columns": {"x": {"kind": "number", "low": 0.0, "high": 1.0}},
-        },
-        "model": {"name": "logistic"},
-        "training": {
-            "rounds": 4,
-            "local_steps": 1,
-            "sample_rate": 1.0,
-            "learning_rate": 1.0,
-        },
-        "privacy": {
-            "unit": "record",
-            "mechanism": "site-noise",
-            "epsilon": 2.0,
-            "delta": 1e-6,
-            "clip_norm": 1.0,
-        },
-        "aggregation": {"min_sites": 1, "spare_turns": 1},
-        "evaluation": {"on": "none"},
-    }
+STUDY = Study.load(
+    Path(__file__).parents[1] / "small.toml",
+    (
+        "aggregation.round_deadline_s=600",
+        "study.purpose=p",
+        "training.rounds=4",
+    ),
 )
 OFFER = Offer("run", STUDY.canonical(), accounting.solve(STUDY))
 MODEL = pack(registry.initial(STUDY))

@@ -35,33 +35,13 @@ from guilder_shared.privacy.ledger import Ledger
 from guilder_shared.study import Data, Study
 from guilder_shared.tasks import Examples
 
-STUDY = Study.model_validate(
-    {
-        "schema": 1,
-        "study": {"name": "t", "recipe": "tabular-classification", "purpose": "test"},
-        "data": {
-            "kind": "table",
-            "dataset": "d",
-            "target": "y",
-            "columns": {"x": {"kind": "number", "low": 0.0, "high": 1.0}},
-        },
-        "model": {"name": "logistic"},
-        "training": {
-            "rounds": 4,
-            "local_steps": 1,
-            "sample_rate": 1.0,
-            "learning_rate": 1.0,
-        },
-        "privacy": {
-            "unit": "record",
-            "mechanism": "site-noise",
-            "epsilon": 2.0,
-            "delta": 1e-6,
-            "clip_norm": 1.0,
-        },
-        "aggregation": {"min_sites": 2, "round_deadline_s": 3.0, "spare_turns": 1},
-        "evaluation": {"on": "none"},
-    }
+STUDY = Study.load(
+    Path(__file__).parents[1] / "small.toml",
+    (
+        "aggregation.min_sites=2",
+        "aggregation.round_deadline_s=3",
+        "training.rounds=4",
+    ),
 )
 PLAN = accounting.solve(STUDY)
 MODEL = pack(registry.initial(STUDY))

@@ -26,38 +26,18 @@ from guilder_shared.models import registry
 from guilder_shared.privacy import accounting
 from guilder_shared.study import Study
 
-STUDY = Study.model_validate(
-    {
-        "schema": 1,
-        "study": {"name": "t", "recipe": "tabular-classification", "purpose": "test"},
-        "data": {
-            "kind": "table",
-            "dataset": "d",
-            "target": "y",
-            "columns": {"x": {"kind": "number", "low": 0.0, "high": 1.0}},
-        },
-        "model": {"name": "logistic"},
-        "training": {
-            "rounds": 6,
-            "local_steps": 2,
-            "sample_rate": 1.0,
-            "learning_rate": 0.5,
-        },
-        "privacy": {
-            "unit": "record",
-            "mechanism": "site-noise",
-            "epsilon": 2.0,
-            "delta": 1e-6,
-            "clip_norm": 1.0,
-        },
-        "aggregation": {
-            "strategy": "scaffold",
-            "compression": "int8",
-            "min_sites": 2,
-            "round_deadline_s": 3.0,
-        },
-        "evaluation": {"on": "none"},
-    }
+STUDY = Study.load(
+    Path(__file__).parents[1] / "small.toml",
+    (
+        "aggregation.compression=int8",
+        "aggregation.min_sites=2",
+        "aggregation.round_deadline_s=3",
+        "aggregation.spare_turns=2",
+        "aggregation.strategy=scaffold",
+        "training.learning_rate=0.5",
+        "training.local_steps=2",
+        "training.rounds=6",
+    ),
 )
 SHAPES = registry.shapes(STUDY)
 PLAN = accounting.solve(STUDY)

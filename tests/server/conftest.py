@@ -26,33 +26,15 @@ from guilder_shared.models import registry
 from guilder_shared.study import Study
 from guilder_simulations.inprocess import InProcessGrid
 
-STUDY = Study.model_validate(
-    {
-        "schema": 1,
-        "study": {"name": "t", "recipe": "tabular-classification", "purpose": "test"},
-        "data": {
-            "kind": "table",
-            "dataset": "d",
-            "target": "y",
-            "columns": {"x": {"kind": "number", "low": 0.0, "high": 1.0}},
-        },
-        "model": {"name": "logistic"},
-        "training": {
-            "rounds": 3,
-            "local_steps": 1,
-            "sample_rate": 1.0,
-            "learning_rate": 1.0,
-        },
-        "privacy": {
-            "unit": "record",
-            "mechanism": "site-noise",
-            "epsilon": 1.0,
-            "delta": 1e-5,
-            "clip_norm": 1.0,
-        },
-        "aggregation": {"min_sites": 3, "round_deadline_s": 0.5},
-        "evaluation": {"on": "none"},
-    }
+STUDY = Study.load(
+    Path(__file__).parents[1] / "small.toml",
+    (
+        "aggregation.min_sites=3",
+        "aggregation.round_deadline_s=0.5",
+        "aggregation.spare_turns=2",
+        "privacy.delta=1e-05",
+        "privacy.epsilon=1",
+    ),
 )
 Behave = Callable[[str, TurnRequest], TurnReply]
 

@@ -34,34 +34,7 @@ epsilon = 6.0
 delta = 1e-5
 datasets = ["d"]
 """
-STUDY = Study.model_validate(
-    {
-        "schema": 1,
-        "study": {"name": "t", "recipe": "tabular-classification", "purpose": "test"},
-        "data": {
-            "kind": "table",
-            "dataset": "d",
-            "target": "y",
-            "columns": {"x": {"kind": "number", "low": 0.0, "high": 1.0}},
-        },
-        "model": {"name": "logistic"},
-        "training": {
-            "rounds": 3,
-            "local_steps": 1,
-            "sample_rate": 1.0,
-            "learning_rate": 1.0,
-        },
-        "privacy": {
-            "unit": "record",
-            "mechanism": "site-noise",
-            "epsilon": 2.0,
-            "delta": 1e-6,
-            "clip_norm": 1.0,
-        },
-        "aggregation": {"min_sites": 1, "round_deadline_s": 1.0, "spare_turns": 1},
-        "evaluation": {"on": "none"},
-    }
-)
+STUDY = Study.load(Path(__file__).parents[2] / "small.toml")
 
 
 @pytest.fixture
