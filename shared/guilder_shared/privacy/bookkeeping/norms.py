@@ -150,7 +150,12 @@ def _made_sure(total: Tensor, lengths: Tensor, lost: float, exact: Exact) -> Ten
     if not bool(fine.all()):
         units = torch.nonzero(~fine).squeeze(1)
         total[units] = exact(units)
-    return torch.maximum(total, bound * _FLOOR)
+    return floored(total, bound)
+
+
+def floored(square: Tensor, bound: Tensor) -> Tensor:
+    """Square norms, never below the floor's part of `bound`, which is M**2."""
+    return torch.maximum(square, bound * _FLOOR)
 
 
 @dataclass(frozen=True)

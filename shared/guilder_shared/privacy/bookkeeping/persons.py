@@ -20,10 +20,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from guilder_shared.privacy.bookkeeping.norms import ghost_square_norms
+from guilder_shared.privacy.bookkeeping.norms import floored, ghost_square_norms
 from guilder_shared.privacy.bookkeeping.parts import Units
 
-_FLOOR = 2.0**-20  # square norms are never taken below this part of M**2
 _AT_ONCE = 1 << 21  # float64 numbers held at once: 16 MiB
 
 
@@ -44,8 +43,7 @@ def square_norms(inputs: Tensor, grads: Tensor, units: Units) -> Tensor:
         else:
             lengths = torch.linalg.vector_norm(a, dim=2)
             lengths *= torch.linalg.vector_norm(g, dim=2)
-            square = _square(a, g, slice(None))
-            square = torch.maximum(square, lengths.sum(1).square() * _FLOOR)
+            square = floored(_square(a, g, slice(None)), lengths.sum(1).square())
         found[those] = square
     return found
 
