@@ -166,8 +166,12 @@ class ConvPart(Part):
 
     def _single(self) -> Tensor:
         """As `_shifted`, by torch's own weight gradient of one row at a time."""
-        pairs = zip(self.inputs[:, None], self.grads[:, None], strict=True)
-        return torch.stack([self._torch_weight(a, g) for a, g in pairs])
+        rows = len(self.grads)
+        out = self.grads.new_empty(rows, *self.layer.weight.shape)
+        pairs = zip(out, self.inputs[:, None], self.grads[:, None], strict=True)
+        for row, a, g in pairs:
+            row.copy_(self._torch_weight(a, g))
+        return out
 
     def _torch_weight(self, inputs: Tensor, grads: Tensor) -> Tensor:
         layer = self.layer

@@ -8,7 +8,6 @@ Review, crash order: in memory only.
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own abbreviation
 from typing_extensions import override
@@ -30,6 +29,7 @@ class _GainPart(Part):
 
     def gain(self) -> Tensor:
         """The gain's gradient of each row."""
+        # x-hat becomes the product: nothing else has the input's size
         return self.reduced(self.normalised().mul_(self.grads))
 
     def normalised(self) -> Tensor:
@@ -69,15 +69,6 @@ class RMSNormPart(LayerNormPart):
 @rule_for(nn.GroupNorm)
 class GroupNormPart(_GainPart):
     """One use of a GroupNorm layer."""
-
-    @override
-    def gain(self) -> Tensor:
-        # One product of two tensors, none of the input's size but x-hat.
-        rows, channels = self.inputs.shape[:2]
-        normal = self.normalised().reshape(rows, channels, -1)
-        grads = self.grads.reshape(rows, channels, -1)
-        gain: Tensor = torch.linalg.vecdot(normal, grads)
-        return gain
 
     @override
     def normalised(self) -> Tensor:

@@ -80,9 +80,14 @@ class Pass:
         if not first.requires_grad:
             first = _entry(first)
         version = rule.version(inputs)
-        fresh = rule.early(layer, inputs, self.units)
+        # Given once, then forgotten: autograd keeps its hooks until all is computed.
+        seen = [(inputs, rule.early(layer, inputs, self.units))]
+        del inputs
 
         def backward(grads: Tensor) -> None:
+            if not seen:
+                raise refused(layer, "its gradient comes back twice")
+            inputs, fresh = seen.pop()
             if rule.version(inputs) != version:
                 _refuse_changed_input(name, layer)
             self._note(place, inputs, grads, fresh)

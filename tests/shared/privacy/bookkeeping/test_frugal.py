@@ -143,8 +143,8 @@ def peak_bytes(checkpoint: bool) -> int:
 def test_a_deep_model_needs_a_fraction_of_the_memory() -> None:
     kept, again = peak_bytes(checkpoint=False), peak_bytes(checkpoint=True)
 
-    # 12 blocks' inputs, gradients and activations against one block's
-    assert 0 < again < kept / 3
+    # 12 blocks' inputs and gradients against one block's and its activations
+    assert 0 < again < kept / 2
 
 
 def test_a_unit_that_is_not_finite_counts_zero_there_too() -> None:

@@ -3,7 +3,9 @@
 import logging
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -163,3 +165,49 @@ def test_only_what_is_lack_of_memory_is_taken_for_it(
     error: Exception, found: bool
 ) -> None:
     assert ran_out(error) == found
+
+
+class Looking(torch.autograd.Function):
+    """When gradients come by, only those of the tensors seen stay that still are."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, held: list[weakref.ref[Any]]) -> Tensor:
+        ctx.held = held
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        ctx.held[:] = [x for x in ctx.held if x() is not None]
+        return grads[0], None
+
+
+class Deep(nn.Module):
+    """A layer, then norms whose inputs nothing needs once they gave their gradient."""
+
+    def __init__(self, num: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 8, 3), nn.Linear(8, 3)
+        self.norms = nn.ModuleList(nn.GroupNorm(4, 8) for _ in range(num))
+        self.held: list[weakref.ref[Any]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = Looking.apply(self.first(x), self.held)  # type: ignore[no-untyped-call]
+        for norm in self.norms:
+            x = x * 2.0
+            if torch.is_grad_enabled():
+                self.held.append(weakref.ref(x.untyped_storage()))
+            x = torch.tanh(norm(x))
+        return self.last(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_what_a_layer_saw_is_free_once_its_gradient_is_there(isolated: bool) -> None:
+    torch.manual_seed(0)
+    model = Deep(6)
+    step = step_of(model, isolated=isolated)
+    step.prepare(torch.randn(5, 1, 9, 9), torch.randint(3, (5,)))
+    model.held.clear()
+
+    step.clipped_sum(torch.randn(5, 1, 9, 9), torch.randint(3, (5,)))
+
+    assert model.held == []

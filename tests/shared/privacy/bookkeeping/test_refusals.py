@@ -101,6 +101,21 @@ class Scaling(nn.Module):
         return F.dropout(x * self.gain, 0.5)
 
 
+class Differentiating(nn.Module):
+    """An energy and its slope: what comes back to a layer comes back twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.energy = nn.Linear(8, 8), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            energy = self.energy(self.linear(x))
+            (slope,) = torch.autograd.grad(energy.sum(), x, create_graph=True)
+        return torch.cat([energy, slope], 1)
+
+
 def attention(*, batch_first: bool = True, dropout: float = 0.0) -> nn.Module:
     return nn.MultiheadAttention(8, 2, dropout=dropout, batch_first=batch_first)
 
@@ -132,6 +147,7 @@ def attention(*, batch_first: bool = True, dropout: float = 0.0) -> nn.Module:
         ),
         (lambda: nn.MultiheadAttention(8, 2), random(12, 3, 8), "GLD-P054"),
         (Scaling, random(12, 8), "GLD-P054"),
+        (Differentiating, random(12, 8), "GLD-P054"),  # moved a sum by 1.4 clip_norm
     ],
 )
 def test_a_model_whose_gradients_would_lie_is_refused(
