@@ -1,20 +1,25 @@
-"""Noise drawn on a second thread while the step that needs it computes.
+"""Noise drawn on a second thread while the steps that need it compute.
 
 It is known which key a step's noise will have before its batch is, so the draw need not
-wait. This module adds nothing to a sum (`noise`) and knows no model and no torch.
+wait. Steps of few numbers are drawn several at once: between two of its calls a thread
+waits for Python's lock, and whoever gives it away has to wake that thread, so that many
+short calls cost the step more than the numbers do. This module adds nothing to a sum
+(`noise`) and knows no model and no torch.
 
 Review, mathematics: the numbers are those of `noise.draw`, to the bit, whatever thread
-makes them. A vector is handed out once: `take` forgets it before it returns, one that
-was drawn for another step, key or std is dropped, and so is one whose draw failed; the
-memory is drawn into again only after the next `start`. When noise is drawn depends on
-public numbers alone.
+makes them and whichever are drawn together. A step's are handed out once: `take` gives
+no step a second time and none before the last; those drawn for another key, number or
+std are dropped, and so are those whose draw failed; memory is drawn into again only
+after the next `start` or `take`. When noise is drawn, and how much of it together,
+depends on public numbers alone.
 Review, crash order: in memory only. Nothing that was drawn outlives the object, and a
 step that fails takes its noise with it: run again, the turn has fresh keys.
 """
 
 import threading
 import weakref
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass, field, replace
 from queue import SimpleQueue
 
 import numpy as np
@@ -23,7 +28,9 @@ from guilder_shared.privacy import noise
 from guilder_shared.privacy.normals import Floats
 from guilder_shared.privacy.sampling import TurnKeys
 
-_FEW = 1 << 14
+_FEW = 1 << 14  # numbers of a step for which a thread would cost more
+_TOGETHER = 1 << 19  # numbers drawn at once: 4 MiB, and 12 MiB to draw them in
+_STEPS = 64  # drawn at once: a turn that ends throws some away
 
 
 @dataclass(frozen=True)
@@ -35,52 +42,93 @@ class Order:
         num: How many numbers.
         std: In the sum's own units; positive.
         keys: The turn's.
+        steady: Steps with the same numbers are likely to follow. Public.
     """
 
     step: int
     num: int
     std: float
     keys: TurnKeys = field(repr=False)
+    steady: bool = field(default=False, compare=False)
 
     @property
     def key(self) -> bytes:
         """32 bytes, used for this step's noise only; derived where it is drawn."""
         return self.keys.key("noise", self.step)
 
+    def after(self, steps: int) -> "Order":
+        """The same some steps later."""
+        return replace(self, step=self.step + steps)
+
+
+@dataclass(eq=False)
+class _Batch:
+    """The noise of some steps in a row, being drawn or drawn."""
+
+    first: Order
+    steps: int
+    room: Floats
+    drawn: bool = False
+    failed: BaseException | None = None
+
+    def holds(self, order: Order) -> bool:
+        steps = order.step - self.first.step
+        return 0 <= steps < self.steps and self.first.after(steps) == order
+
+    @property
+    def following(self) -> Order:
+        return self.first.after(self.steps)
+
+    def noise_of(self, order: Order) -> Floats:
+        rows = self.room.reshape(self.steps, _even(order.num))
+        found: Floats = rows[order.step - self.first.step, : order.num]
+        return found
+
+    def draw(self, threads: int) -> None:
+        first, grid = self.first, noise.grid_for(self.first.std)
+        if self.steps == 1:
+            num, key = first.num, first.key
+            noise.draw(num, first.std, key, grid, self.room, threads=threads)
+        else:
+            keys = [first.after(step).key for step in range(self.steps)]
+            noise.draw_several(first.num, first.std, keys, grid, self.room)
+        self.drawn = True
+
 
 @dataclass
 class _Drawer:
     """A thread that draws what is asked for, one after the other, until None comes."""
 
-    asked: SimpleQueue[tuple[Order, Floats] | None]
-    drawn: SimpleQueue[tuple[Order, Floats | BaseException]]
+    asked: SimpleQueue[_Batch | None]
+    answered: SimpleQueue[_Batch]
     thread: threading.Thread
 
 
 class NoiseAhead:
-    """One step's noise at a time, made in the background where that is worth it.
+    """The noise of one step after another, made in the background where that pays.
 
-    Memory: one vector of float64. Not for several threads at once. The thread ends with
-    `close`, or when nobody holds this object any more.
+    Memory: one step's numbers in float64; where few of them are drawn together, two
+    times 4 MiB at most. Not for several threads at once. The thread ends with `close`,
+    or when nobody holds this object any more.
     """
 
     def __init__(self) -> None:
         self._drawer: _Drawer | None = None
-        self._drawing: Order | None = None
-        self._memory = np.empty(0, dtype=np.float64)
+        self._batches: deque[_Batch] = deque()  # the one in use, and the one after it
+        self._latest: _Batch | None = None
+        self._memory = [np.empty(0, dtype=np.float64), np.empty(0, dtype=np.float64)]
         self._taken_until = -1
 
     def start(self, order: Order) -> None:
-        """Begin to draw; noise that was drawn and not taken is dropped."""
-        self.drop()
-        if order.num <= _FEW:  # a thread would cost more
+        """Begin to draw; noise that was drawn for steps before is dropped."""
+        self._forget_others(order)
+        if order.num <= _FEW:  # drawn where it is taken
             return
-        if self._drawer is None:
-            self._drawer = _begin()
-            # the thread knows its two queues and not this object
-            weakref.finalize(self, self._drawer.asked.put, None)
-        self._drawer.asked.put((order, self._room(order)))
-        self._drawing = order
+        if not self._batches:
+            self._ask(self._batch(order, 1))
+        last = self._batches[-1]
+        if order.steady and last.following == order.after(1) and _most(order) > 1:
+            self._ask(self._batch(last.following, 2 * last.steps))
 
     def take(self, order: Order, *, threads: int = 1) -> Floats:
         """The order's noise, `noise.draw`'s numbers; it may be overwritten.
@@ -97,18 +145,26 @@ class NoiseAhead:
         if order.step <= self._taken_until:
             raise ValueError(f"the noise of step {order.step} was taken before")
         self._taken_until = order.step
-        if self._drawing == order:
-            found = self._wait()
-            if isinstance(found, BaseException):
-                raise found
-            return found
-        self.drop()
-        return _draw(order, self._room(order), threads)
+        self._forget_others(order)
+        if not self._batches:
+            latest, steps = self._latest, 1
+            if latest is not None and latest.following == order and order.num <= _FEW:
+                steps = 2 * latest.steps
+            batch = self._batch(order, steps)
+            batch.draw(threads)
+            self._batches.append(batch)
+        batch = self._batches[0]
+        self._wait(batch)
+        if batch.failed is not None:
+            self._batches.popleft()
+            raise batch.failed
+        return batch.noise_of(order)
 
     def drop(self) -> None:
         """Forget what was drawn, once nobody writes into its memory any more."""
-        if self._drawing is not None:
-            self._wait()  # what failed is dropped as well
+        while self._batches:
+            self._wait(self._batches.popleft())  # what failed is dropped as well
+        self._latest = None
 
     def close(self) -> None:
         """End the thread; the object can be used again."""
@@ -118,56 +174,69 @@ class NoiseAhead:
             drawer.asked.put(None)
             drawer.thread.join()
 
-    def _wait(self) -> Floats | BaseException:
-        """What came of the order that is being drawn; it is no longer, then."""
-        assert self._drawer is not None
-        while True:  # what an interrupted wait has left in the queue is another's
-            order, found = self._drawer.drawn.get()
-            if order is self._drawing:
-                self._drawing = None
-                return found
+    def _forget_others(self, order: Order) -> None:
+        while self._batches and not self._batches[0].holds(order):
+            self._wait(self._batches.popleft())
 
-    def _room(self, order: Order) -> Floats:
-        even = (order.num + 1) // 2 * 2
-        if len(self._memory) < even:
-            self._memory = np.empty(even, dtype=np.float64)
-        return self._memory[:even]
+    def _batch(self, first: Order, steps: int) -> _Batch:
+        """A place for so many steps, or for as many as are drawn together."""
+        steps = min(steps, _most(first)) if first.steady else 1
+        size = steps * _even(first.num)
+        busy = [x.room.base for x in self._batches]
+        place = 0 if all(x is not self._memory[0] for x in busy) else 1
+        if len(self._memory[place]) < size:
+            self._memory[place] = np.empty(size, dtype=np.float64)
+        self._latest = _Batch(first, steps, self._memory[place][:size])
+        return self._latest
+
+    def _ask(self, batch: _Batch) -> None:
+        if self._drawer is None:
+            self._drawer = _begin()
+            # the thread knows its two queues and not this object
+            weakref.finalize(self, self._drawer.asked.put, None)
+        self._batches.append(batch)
+        self._drawer.asked.put(batch)
+
+    def _wait(self, batch: _Batch) -> None:
+        while not batch.drawn and batch.failed is None:
+            assert self._drawer is not None
+            self._drawer.answered.get()  # perhaps another's, of an interrupted wait
+
+
+def _even(num: int) -> int:
+    return (num + 1) // 2 * 2
+
+
+def _most(order: Order) -> int:
+    """Steps that are drawn together; NumPy multiplies a lone pair in another way."""
+    if order.num <= 2:
+        return 1
+    return max(1, min(_STEPS, _TOGETHER // max(1, _even(order.num))))
 
 
 def _begin() -> _Drawer:
-    asked: SimpleQueue[tuple[Order, Floats] | None] = SimpleQueue()
-    drawn: SimpleQueue[tuple[Order, Floats | BaseException]] = SimpleQueue()
+    asked: SimpleQueue[_Batch | None] = SimpleQueue()
+    answered: SimpleQueue[_Batch] = SimpleQueue()
     # a pool's thread costs a step three times as long to wake
     thread = threading.Thread(
-        target=_serve, args=(asked, drawn), name="noise", daemon=True
+        target=_serve, args=(asked, answered), name="noise", daemon=True
     )
     thread.start()
-    return _Drawer(asked, drawn, thread)
+    return _Drawer(asked, answered, thread)
 
 
-def _serve(
-    asked: SimpleQueue[tuple[Order, Floats] | None],
-    drawn: SimpleQueue[tuple[Order, Floats | BaseException]],
-) -> None:
-    while _answers(asked.get(), drawn):
+def _serve(asked: SimpleQueue[_Batch | None], answered: SimpleQueue[_Batch]) -> None:
+    while _answers(asked.get(), answered):
         pass
 
 
-def _answers(
-    asked: tuple[Order, Floats] | None,
-    drawn: SimpleQueue[tuple[Order, Floats | BaseException]],
-) -> bool:
+def _answers(batch: _Batch | None, answered: SimpleQueue[_Batch]) -> bool:
     """Draw what is asked for, and hold nothing of it; false where that is the end."""
-    if asked is None:
+    if batch is None:
         return False
-    order, room = asked
     try:
-        drawn.put((order, _draw(order, room, 1)))
+        batch.draw(1)
     except BaseException as error:
-        drawn.put((order, error))  # raised where the noise is taken
+        batch.failed = error  # raised where the noise is taken
+    answered.put(batch)
     return True
-
-
-def _draw(order: Order, room: Floats, threads: int) -> Floats:
-    grid = noise.grid_for(order.std)
-    return noise.draw(order.num, order.std, order.key, grid, room, threads=threads)

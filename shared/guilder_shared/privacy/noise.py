@@ -5,13 +5,16 @@ to a public grid. This module knows no gradient, no torch and no budget.
 
 Review, mathematics. Ideal: round(S + std x Z) to the grid is a function of S + std x Z
 alone, so the plain Gaussian mechanism's guarantee holds for it. Real: Z is a float.
-The code below makes round(S + std x Z') exactly (integer plus rounded remainder),
-where Z' comes from `normals`. `residue` bounds how far the law of the real output is
-from the ideal one:
-  1. Coupled as in `normals`, |Z' - Z| < 2**-45 up to radius 10.2; the remainder's
-     addition, of numbers below 512 grids, moves it by at most 2**-45 grids more.
-  2. With a grid of at least std/32 a cell's probability is therefore wrong by a
-     factor within 1 +- 2**-35, near the origin (where u -> 1 is coarse) included.
+The code below makes round(S + std x Z'), where Z' comes from `normals`, with hardly an
+error of the addition (of a large sum, integer and remainder apart). `residue` bounds
+how far the law of the real output is from the ideal one:
+  1. Coupled as in `normals`, |Z' - Z| < 2**-45 up to radius 10.2, 2**-40 grids. A sum
+     below 2**13 grids is added as it is, which moves it by at most 2**-41 grids more;
+     of a larger one the remainder, below 512 grids with the noise: 2**-45 grids.
+  2. A cell is one grid wide, and both its ends move. With a grid of at least std/32 its
+     probability is therefore wrong by a factor within 1 +- 2**-35 (twice 2**-39, times
+     at most 2 for the density's change along a cell at radius 10.2), near the origin
+     (where u -> 1 is coarse) included; for each sum, whichever way it is added.
      Between radius 10.2 and 12.0 (mass 2**-76) the radius is coarser: 1 +- 2**-20.
      Beyond 12.0 (2**-104 a pair) the law counts as wrong altogether.
   3. The errors have mean 0 under the law they belong to, so over all numbers of all
@@ -23,7 +26,7 @@ Review, crash order: nothing is sent or written here.
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -35,7 +38,9 @@ Some = np.ndarray[tuple[int], np.dtype[np.floating]]
 
 MAX_NUMBERS = 1 << 27  # trained parameters in one release; `residue` assumes it
 
-ROUNDED = 1 << 14  # numbers to round at once: they stay in the cache
+ROUNDED = 1 << 15  # numbers to round at once: they stay in the cache
+
+_NEAR = 2.0**13 - 2.0**9  # grids, noise not counted
 
 _local = threading.local()
 
@@ -67,8 +72,9 @@ def add_noise(total: Floats, std: float, key: bytes, grid: float) -> Floats:
         grid: `grid_for(std)`; a power of two.
 
     Returns:
-        Shape (numbers,), float64, multiples of `grid`: round(total + noise), with no
-        rounding error in the sum however large `total` is (up to 2**52 grids).
+        Shape (numbers,), float64, multiples of `grid`: round(total + noise); what the
+        addition's rounding adds is in `residue`, however large `total` is (up to 2**52
+        grids).
 
     Guarantee: the Gaussian mechanism with this std, up to `residue`.
     """
@@ -127,12 +133,31 @@ def draw(
     room, scale = out, in_grids(std, grid)
 
     def work(first: int, last: int) -> None:
-        normals = Normals(key, first)
+        normals = Normals(key, first=first)
         for start in range(first, last, BLOCK):
             normals.fill(room[start : min(start + BLOCK, last)], scale)
 
     in_parts(work, even, threads)
     return out[:num]
+
+
+def draw_several(
+    num: int, std: float, keys: Sequence[bytes], grid: float, out: Floats
+) -> None:
+    """As `draw` for each of some keys, to the bit, in few calls.
+
+    Each call gives Python's lock away and asks for it again, which costs a thread
+    beside this one more than the numbers do.
+
+    Args:
+        num: How many numbers for each key.
+        std: As for `add_noise`.
+        keys: As for `add_noise`, each used once.
+        grid: As for `add_noise`.
+        out: Contiguous; for each key `num` numbers, one more if that is odd.
+    """
+    if num:
+        Normals(*keys).fill(out, in_grids(std, grid))
 
 
 def in_grids(std: float, grid: float) -> float:
@@ -173,11 +198,13 @@ def round_sum(total: Some, noise: Floats, grid: float, out: Some) -> None:
     rest, whole = _rooms(len(total))
     np.copyto(rest, total)
     rest *= 1 / grid  # exact, and so is all below but the addition of the noise
-    np.rint(rest, out=whole)
-    rest -= whole  # at most half a grid
+    near = len(rest) and max(rest.max(), -rest.min()) < _NEAR
+    if not near:
+        np.rint(rest, out=whole)
+        rest -= whole  # at most half a grid
     rest += noise
     np.rint(rest, out=rest)
-    rest += whole
+    rest += 0.0 if near else whole  # of -0.0 the sign is lost
     rest *= grid
     np.copyto(out, rest, casting="same_kind")
 

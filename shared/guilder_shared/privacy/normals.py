@@ -23,10 +23,11 @@ Review, crash order: nothing is sent or written here.
 
 import math
 import threading
+from collections.abc import Sequence
 
 import numpy as np
 
-from guilder_shared.privacy.sampling import Keystream
+from guilder_shared.privacy.sampling import Keystream, Words
 
 Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 
@@ -44,38 +45,39 @@ _local = threading.local()
 
 
 class Normals:
-    """The normal numbers of one key, in order.
+    """The normal numbers of one key, or of several side by side, in order.
 
     Args:
-        key: 32 bytes, used for this purpose only.
+        keys: 32 bytes each, used for this purpose only. What a key gives does not
+            depend on the others.
         first: Where to begin, a multiple of `BLOCK`.
     """
 
-    def __init__(self, key: bytes, first: int = 0) -> None:
+    def __init__(self, *keys: bytes, first: int = 0) -> None:
         if first % BLOCK:
             raise ValueError(f"first must be a multiple of {BLOCK}, not {first}")
-        self._key, self._pair = key, first // 2
-        self._radii = Keystream(key, self._pair)
-        self._turns = Keystream(key, _TURNS_FROM + self._pair)
+        self._keys, self._pair = keys, first // 2
+        self._radii = [Keystream(key, self._pair) for key in keys]
+        self._turns = [Keystream(key, _TURNS_FROM + self._pair) for key in keys]
 
     def fill(self, out: Floats, scale: float = 1.0) -> None:
-        """Write the next numbers, times `scale`.
+        """Write the next numbers of each key, times `scale`, one key after the other.
 
         Args:
-            out: Contiguous, an even number of at most `BLOCK`. After fewer than `BLOCK`
-                this object is used up.
+            out: Contiguous, equally many for each key: an even number. Of `BLOCK` at
+                a time the passes stay in the cache.
             scale: Standard deviation of what is written, positive.
         """
         num = len(out) // 2
         scratch = _scratch(num)
         radius, sin = scratch.radius[:num], scratch.sin[:num]
         words = scratch.words[:num]
-        self._radii.fill(words)
+        _read(self._radii, words)
         np.multiply(words, 2.0**-64, out=radius)  # rounded once: the factor is exact
         if radius.size and radius.min() < _FAR:
             self._read_on(radius)
         _to_radius(radius, scale)
-        self._turns.fill(words)
+        _read(self._turns, words)
         small = out.view(np.complex128)
         directions = scratch.directions[:num]
         angle = _split(words, scratch.places[:num], directions)
@@ -83,12 +85,14 @@ class Normals:
         cos = scratch.places[:num].view(np.float64)
         _turned(angle, radius, cos, sin, small)
         small *= directions
-        self._pair += num
+        self._pair += num // len(self._keys)
 
     def _read_on(self, radius: Floats) -> None:
         """64 more bits for the few whose first 64 are small."""
+        each = len(radius) // len(self._keys)
         for i in np.flatnonzero(radius < _FAR).tolist():
-            stream = Keystream(self._key, _FAR_FROM + 2 * (self._pair + i))
+            key, pair = self._keys[i // each], self._pair + i % each
+            stream = Keystream(key, _FAR_FROM + 2 * pair)
             low = int(stream.words(2)[0])
             radius[i] += (low + 0.5) * 2.0**-128
 
@@ -128,6 +132,13 @@ def _scratch(pairs: int) -> _Scratch:
     return found
 
 
+def _read(streams: Sequence[Keystream], words: Words) -> None:
+    """The next words of each stream, equally many."""
+    each = len(words) // len(streams)
+    for place, stream in enumerate(streams):
+        stream.fill(words[place * each : (place + 1) * each])
+
+
 def _to_radius(uniform: Floats, scale: float) -> None:
     """U to scale x sqrt(-2 log u), in place."""
     np.log(uniform, out=uniform)
@@ -136,8 +147,8 @@ def _to_radius(uniform: Floats, scale: float) -> None:
 
 
 def _split(
-    words: "np.ndarray[tuple[int], np.dtype[np.uint64]]",
-    places: "np.ndarray[tuple[int], np.dtype[np.uint64]]",
+    words: Words,
+    places: Words,
     directions: "np.ndarray[tuple[int], np.dtype[np.complex128]]",
 ) -> Floats:
     """The direction that a word's top 12 bits choose, and the angle from it.

@@ -17,8 +17,10 @@ KEYS = TurnKeys.seeded(4, site="site-1", round_no=1)
 NUM = 3 * BLOCK + 5
 
 
-def order(step: int, std: float = 0.7, num: int = NUM) -> Order:
-    return Order(step, num, std, KEYS)
+def order(
+    step: int, std: float = 0.7, num: int = NUM, *, steady: bool = False
+) -> Order:
+    return Order(step, num, std, KEYS, steady)
 
 
 def alone(wanted: Order) -> Any:
@@ -51,6 +53,93 @@ def test_noise_drawn_ahead_is_that_drawn_at_once_to_the_bit(
 
     assert first == alone(wanted).tobytes()
     assert second == alone(later).tobytes()
+
+
+@pytest.mark.parametrize("num", [0, 1, 6, 31, 5_001, 16_384, 16_385, 74_243, 200_000])
+@pytest.mark.parametrize("begun", [True, False])
+def test_the_noise_of_steps_drawn_together_is_that_of_each_to_the_bit(
+    ahead: NoiseAhead, num: int, begun: bool
+) -> None:
+    for step in range(40):
+        wanted = order(step, num=num, steady=True)
+        if begun:
+            ahead.start(wanted)
+        found = ahead.take(wanted)
+        assert found.shape == (num,)
+        assert found.tobytes() == alone(wanted).tobytes()
+
+
+def test_steps_are_drawn_together_and_in_bounded_memory(
+    ahead: NoiseAhead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together: list[int] = []
+    several = noise.draw_several
+
+    def watched(num: int, std: float, keys: Any, grid: float, out: Any) -> None:
+        together.append(len(keys))
+        assert len(out) <= 1 << 19
+        several(num, std, keys, grid, out)
+
+    monkeypatch.setattr(noise, "draw_several", watched)
+    for step in range(60):
+        ahead.start(order(step, num=60_000, steady=True))
+        ahead.take(order(step, num=60_000, steady=True))
+    ahead.close()
+
+    assert together == [2, 4, *[8] * (len(together) - 2)]
+    assert 60 <= 1 + sum(together) <= 60 + 16
+
+
+def test_a_std_that_moves_is_drawn_for_one_step_at_a_time(
+    ahead: NoiseAhead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(noise, "draw_several", None)
+    for step in range(6):
+        for num in (31, 60_000):
+            wanted = order(2 * step + (num > 31), std=0.5 + step, num=num)
+            ahead.start(wanted)
+            assert ahead.take(wanted).tobytes() == alone(wanted).tobytes()
+
+
+def test_noise_drawn_together_is_dropped_when_the_std_moves(ahead: NoiseAhead) -> None:
+    for step in range(4):
+        ahead.start(order(step, num=60_000, steady=True))
+        ahead.take(order(step, num=60_000, steady=True))
+
+    louder = order(4, std=2.0, num=60_000, steady=True)
+    ahead.start(louder)
+    found = ahead.take(louder).tobytes()
+
+    assert found == alone(louder).tobytes()
+    for again in (4, 2):
+        with pytest.raises(ValueError, match="taken before"):
+            ahead.take(order(again, num=60_000, steady=True))
+
+
+def test_steps_that_are_skipped_are_not_handed_out(ahead: NoiseAhead) -> None:
+    for step in (0, 1, 2, 5, 9, 10, 30):
+        wanted = order(step, num=60_000, steady=True)
+        ahead.start(wanted)
+        assert ahead.take(wanted).tobytes() == alone(wanted).tobytes()
+
+
+def test_a_joint_draw_that_fails_gives_no_noise_and_the_next_is_whole(
+    ahead: NoiseAhead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(noise, "draw_several", broken)
+        ahead.start(order(0, num=60_000, steady=True))
+        ahead.take(order(0, num=60_000, steady=True))
+        ahead.start(order(1, num=60_000, steady=True))
+        with pytest.raises(MemoryError):
+            ahead.take(order(1, num=60_000, steady=True))
+    for step in range(2, 9):
+        wanted = order(step, num=60_000, steady=True)
+        ahead.start(wanted)
+        assert ahead.take(wanted).tobytes() == alone(wanted).tobytes()
 
 
 def test_the_noise_of_a_step_cannot_be_had_twice(ahead: NoiseAhead) -> None:

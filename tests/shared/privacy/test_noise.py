@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -54,6 +55,39 @@ def test_noise_loses_no_bit_beside_a_huge_sum() -> None:
     released = add_noise(huge, std, KEY, grid)
 
     assert np.array_equal(released - grid * 2.0**40, add_noise(rest, std, KEY, grid))
+
+
+@pytest.mark.parametrize("largest", [3.0, 8_000.0, 2.0**13, 1e9])
+def test_the_addition_is_wrong_by_no_more_than_the_residue_assumes(
+    largest: float,
+) -> None:
+    """Exact arithmetic, where a 2**-41st of a grid more or less decides."""
+    rng, grid = np.random.default_rng(4), 2.0**-7
+    total = rng.uniform(-largest, largest, 3000).astype(np.float32) * np.float32(grid)
+    total[0] = largest * grid
+    goal = np.floor(rng.uniform(-300, 300, 3000)) + 0.5  # of all but whole grids
+    rest = total.astype(np.float64) / grid
+    rest -= np.rint(rest)
+    near = 2.0 ** rng.integers(-44, -36, 3000)
+    drawn = goal - rest + rng.choice([-1.0, 1.0], 3000) * near
+    found = np.empty(3000)
+
+    noise.round_sum(total, drawn, grid, found)
+
+    for x, z, y in zip(total.tolist(), drawn.tolist(), found.tolist(), strict=True):
+        exact = Fraction(x) / Fraction(grid) + Fraction(z)
+        assert abs(Fraction(y) / Fraction(grid) - exact) <= Fraction(1, 2) + Fraction(
+            1, 2**41
+        )
+
+
+def test_no_zero_has_a_sign() -> None:
+    """It would tell on which side of zero the noised sum was."""
+    found = np.empty(2)
+
+    noise.round_sum(np.array([-0.3, 0.3]), np.zeros(2), 1.0, found)
+
+    assert not np.signbit(found).any()
 
 
 def test_released_variance_is_the_noise_and_a_little_rounding() -> None:

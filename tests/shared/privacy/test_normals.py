@@ -171,11 +171,11 @@ def test_measured_cells_are_as_exact_as_the_residue_assumes(
 def test_a_block_in_the_middle_has_the_numbers_of_the_whole() -> None:
     middle = np.empty(BLOCK)
 
-    Normals(KEY, BLOCK).fill(middle)
+    Normals(KEY, first=BLOCK).fill(middle)
 
     assert np.array_equal(middle, gaussian(3 * BLOCK, KEY)[BLOCK : 2 * BLOCK])
     with pytest.raises(ValueError, match="multiple"):
-        Normals(KEY, 2)
+        Normals(KEY, first=2)
 
 
 def test_few_pairs_read_on_and_each_its_own_words(

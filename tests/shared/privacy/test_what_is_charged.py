@@ -10,6 +10,7 @@ from scipy.stats import norm  # type: ignore[import-untyped]  # no stubs
 
 from guilder_shared.models import registry
 from guilder_shared.privacy import accounting, noise
+from guilder_shared.privacy.ahead import NoiseAhead, Order
 from guilder_shared.privacy.events import merge
 from guilder_shared.privacy.ledger.filters import ORDERS, Filters
 from guilder_shared.privacy.sampling import TurnKeys, poisson
@@ -33,21 +34,28 @@ def test_every_step_that_runs_is_charged_with_the_noise_it_had(
         rng.uniform(-1, 1, (num_rows, 3)).astype(np.float32),
         np.ones(num_rows, np.float32),
     )
-    released: list[tuple[float, bytes, float]] = []
+    released: list[tuple[float, bytes]] = []
+    grids: set[float] = set()
     rates: list[float] = []
-    draw = noise.draw
+    take, add = NoiseAhead.take, noise.round_sum
 
-    def noised(
-        num: int, std: float, key: bytes, grid: float, *more: Any, **named: Any
-    ) -> Any:
-        released.append((std, key, grid))
-        return draw(num, std, key, grid, *more, **named)
+    def noised(ahead: NoiseAhead, order: Order, **named: Any) -> Any:
+        released.append((order.std, order.key))
+        found = take(ahead, order, **named)
+        alone = noise.draw(order.num, order.std, order.key, noise.grid_for(order.std))
+        assert np.array_equal(found, alone)
+        return found
+
+    def rounded(total: Any, drawn: Any, grid: float, out: Any) -> None:
+        grids.add(grid)
+        add(total, drawn, grid, out)
 
     def drawn(num: int, sample_rate: float, key: bytes) -> Any:
         rates.append(sample_rate)
         return poisson(num, sample_rate, key)
 
-    monkeypatch.setattr(noise, "draw", noised)
+    monkeypatch.setattr(NoiseAhead, "take", noised)
+    monkeypatch.setattr(noise, "round_sum", rounded)
     monkeypatch.setattr(DRAWN, drawn)
     for _ in range(plan.num_turns):
         fit(
@@ -60,13 +68,13 @@ def test_every_step_that_runs_is_charged_with_the_noise_it_had(
         )
 
     ((leaf,),) = merge([(accounting.schedule_event(study, plan), 1)]) or ()
-    (std,) = {std for std, _, _ in released}
+    (std,) = {std for std, _ in released}
     assert len(released) == len(rates) == leaf.num_steps
     assert set(rates) == {leaf.sample_rate}
     sensitivity = study.privacy.clip_norm * (1 + accounting.SENSITIVITY_SLACK)
     assert std / sensitivity == pytest.approx(leaf.noise_multiplier, rel=1e-12)
-    assert {grid for _, _, grid in released} == {noise.grid_for(std)}
-    assert len({key for _, key, _ in released}) == len(released)
+    assert grids == {noise.grid_for(std)}
+    assert len({key for _, key in released}) == len(released)
 
 
 def exact_delta(mu: float, epsilon: float) -> float:

@@ -298,6 +298,7 @@ class PrivateStep:
         known = self._ordered
         if known is None or (known.step, known.std) != (self.steps_taken, std):
             number = self.engine.num_numbers
-            known = Order(self.steps_taken, number, std, self.keys)
+            steady = self.moving is None
+            known = Order(self.steps_taken, number, std, self.keys, steady=steady)
             self._ordered = known
         return known
