@@ -2,7 +2,9 @@
 
 import base64
 import contextlib
+import itertools
 import json
+import os
 import shutil
 import signal
 import socket
@@ -11,8 +13,8 @@ import subprocess
 import tempfile
 import threading
 import time
-from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,17 @@ settings.load_profile("steady")
 # A shell's background job ignores SIGINT, and so would every process started here.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first, so that all processes end together."""
+    minutes: Counter[Path] = Counter()
+    for item in items:
+        if slow := item.get_closest_marker("slow"):
+            minutes[item.path] += slow.kwargs.get("minutes", 0.1)
+    items.sort(key=lambda item: -minutes[item.path])
+
 
 NODE = shutil.which("node")
 DRIVER = Path(__file__).parent / "deploy" / "verifiers" / "drive.js"
@@ -177,7 +190,19 @@ def eventually() -> Callable[..., Any]:
     return wait
 
 
-Verdict = Callable[..., str]  # the error's id, or "" for a sound file
+@pytest.fixture(scope="session")
+def memory() -> Iterator[Path]:
+    """A folder in memory where the machine has one, for files that need no disk.
+
+    An ordinary disk is slow at writing one file anew a hundred thousand times.
+    """
+    shared = Path("/dev/shm")
+    place = shared if os.access(shared, os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=place) as folder:
+        yield Path(folder)
+
+
+BATCH = 128  # files of some 160 kB, 20 MB in all
 
 
 @dataclass(frozen=True)
@@ -188,6 +213,23 @@ class Question:
     keys: tuple[str, ...] = ()
     ledger: bytes | None = None
     officers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One verifier: bytes in, the id of its finding out, or "" for a sound file."""
+
+    judge: Callable[[Sequence[Question]], Iterable[str]]
+
+    def __call__(self, raw: bytes, **known: Any) -> str:
+        (found,) = self.judge([Question(raw, **known)])
+        return found
+
+    def each(self, files: Iterable[bytes]) -> Iterator[str]:
+        """The findings on many files, one after the other."""
+        rest = iter(files)
+        while some := [Question(raw) for raw in itertools.islice(rest, BATCH)]:
+            yield from self.judge(some)
 
 
 def first(asked: Question, folder: Path) -> str:
@@ -210,7 +252,7 @@ def first(asked: Question, folder: Path) -> str:
     return ""
 
 
-def second(asked: Question, _: Path) -> str:
+def second(asked: Question) -> str:
     from guilder_verifier.check import check
     from guilder_verifier.finding import Finding
 
@@ -224,44 +266,49 @@ def second(asked: Question, _: Path) -> str:
 class Page:
     """The page's own checks in a process of node; started when first asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self._process: subprocess.Popen[str] | None = None
-        self._folder = Path(tempfile.mkdtemp())
-        self._base = b""
+        self._folder = folder
+        self._base, self._numbers = b"", itertools.count()
 
-    def __call__(self, asked: Question, _: Path) -> str:
-        told = self.answer(asked, full=False)
-        assert told["id"] != "BUG", told["what"]
-        return str(told["id"])
+    def ids(self, asked: Sequence[Question]) -> Iterator[str]:
+        """The ids of its findings; what a sound file says is left out."""
+        for told in self._answers(asked, full=False):
+            assert told["id"] != "BUG", told["what"]
+            yield str(told["id"])
 
     def said(self, raw: bytes) -> Any:
         """What the page would show of a file that is sound."""
-        return self.answer(Question(raw))["answer"]
+        (told,) = self._answers([Question(raw)], full=True)
+        return told["answer"]
 
-    def answer(self, asked: Question, *, full: bool = True) -> Any:
-        """The verdict, and what the page would show."""
-        if self._process is None:
-            self._process = self._start()
+    def _told(self, asked: Question, *, full: bool) -> Iterator[Any]:
+        """A question as the driver hears it: what differs from the file it holds."""
         at, remove, insert = difference(self._base, asked.raw)
         if len(insert) > 4096:
-            (self._folder / "base").write_bytes(asked.raw)
             self._base, at, remove, insert = asked.raw, 0, 0, b""
-            self._write({"base": str(self._folder / "base")})
-        ledger = None
-        if asked.ledger is not None:
-            ledger = str(self._folder / "ledger")
-            Path(ledger).write_bytes(asked.ledger)
+            yield {"base": self._kept(asked.raw)}
+        ledger = None if asked.ledger is None else self._kept(asked.ledger)
         told = {"at": at, "remove": remove, "insert": insert.hex(), "ledger": ledger}
         known = {"keys": asked.keys, "officers": asked.officers, "answer": full}
-        self._write({**told, **known})
-        assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
+        yield {**told, **known}
 
-    def _write(self, line: Any) -> None:
-        assert self._process is not None
+    def _kept(self, raw: bytes) -> str:
+        path = self._folder / str(next(self._numbers))
+        path.write_bytes(raw)
+        return str(path)
+
+    def _answers(self, asked: Sequence[Question], *, full: bool) -> list[Any]:
+        """The verdicts, and what the page would show if `full`: a line each way."""
+        if self._process is None:
+            self._process = self._start()
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(line) + "\n")
+        assert self._process.stdout is not None
+        lines = [line for each in asked for line in self._told(each, full=full)]
+        self._process.stdin.write(json.dumps(lines) + "\n")
         self._process.stdin.flush()
+        found: list[Any] = json.loads(self._process.stdout.readline())
+        return found
 
     def _start(self) -> "subprocess.Popen[str]":
         from guilder import packing
@@ -283,43 +330,50 @@ class Page:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-        shutil.rmtree(self._folder)
 
 
 def difference(old: bytes, new: bytes) -> tuple[int, int, bytes]:
     """Where two files differ: from where on, how many bytes go, and which come."""
+    import numpy as np
+
+    def num_alike(one: Any, other: Any) -> int:
+        differ = one != other
+        return int(differ.argmax()) if differ.any() else len(differ)
+
     most = min(len(old), len(new))
-    start = bisect_right(range(1, most + 1), False, key=lambda n: old[:n] != new[:n])
+    one, other = np.frombuffer(old, np.uint8), np.frombuffer(new, np.uint8)
+    start = num_alike(one[:most], other[:most])
     most -= start
-    end = bisect_right(range(1, most + 1), False, key=lambda n: old[-n:] != new[-n:])
+    end = num_alike(one[::-1][:most], other[::-1][:most])
     return start, len(old) - start - end, new[start : len(new) - end]
 
 
 @pytest.fixture(scope="session")
-def page() -> Iterator[Page]:
-    started = Page()
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    started = Page(tmp_path_factory.mktemp("page"))
     yield started
     started.close()
 
 
-@pytest.fixture(params=["first", "second", "page"])
-def verdict(request: pytest.FixtureRequest, page: Page, tmp_path: Path) -> Verdict:
-    """Each verifier in turn: bytes in, the id of its finding out."""
-    judges: dict[str, Callable[[Question, Path], str]] = {
-        "first": first,
-        "second": second,
-        "page": page,
+@pytest.fixture(scope="session")
+def verifiers(page: Page, memory: Path) -> dict[str, Verdict]:
+    """All three by name."""
+    return {
+        "first": Verdict(lambda asked: [first(each, memory) for each in asked]),
+        "second": Verdict(lambda asked: map(second, asked)),
+        "page": Verdict(page.ids),
     }
-    judge = judges[request.param]
-    return lambda raw, **known: judge(Question(raw, **known), tmp_path)
+
+
+@pytest.fixture(params=["first", "second", "page"])
+def verdict(request: pytest.FixtureRequest, verifiers: dict[str, Verdict]) -> Verdict:
+    """Each verifier in turn: bytes in, the id of its finding out."""
+    return verifiers[request.param]
 
 
 @pytest.fixture
-def verdicts(page: Page, tmp_path: Path) -> Callable[..., set[str]]:
+def verdicts(verifiers: dict[str, Verdict]) -> Callable[..., set[str]]:
     """All verifiers at once: the ids they give, one if they agree."""
-
-    def all_of(raw: bytes, **known: Any) -> set[str]:
-        asked = Question(raw, **known)
-        return {judge(asked, tmp_path) for judge in (first, second, page)}
-
-    return all_of
+    return lambda raw, **known: {
+        verdict(raw, **known) for verdict in verifiers.values()
+    }
