@@ -4,7 +4,9 @@
 
 BIN := .venv/bin
 JOBS ?= 2
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+# tests/conftest.py says in which order files are handed out.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile \
+	--no-loadscope-reorder
 
 .PHONY: help demo test test-all check bench clean
 

@@ -247,7 +247,7 @@ def test_guilders_own_wheel_holds_every_room_and_the_studies(tmp_path: Path) -> 
     assert not any("__pycache__" in name or name.endswith(".key") for name in names)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=4)
 @pytest.mark.timeout(1200)
 def test_all_of_guilder_is_bundled_installed_offline_and_shows_its_demo(
     tmp_path: Path,

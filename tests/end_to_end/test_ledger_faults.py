@@ -42,7 +42,7 @@ def test_a_full_or_broken_disk_loses_no_confirmed_charge(tmp_path: Path) -> None
     assert found["hit"] >= 20
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=4)
 @pytest.mark.timeout(1200)
 @pytest.mark.skipif(COMPILER is None, reason="no C compiler to break the disk with")
 def test_any_full_or_broken_disk_loses_no_confirmed_charge(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_twenty_kills_lose_double_and_forget_nothing(tmp_path: Path) -> None:
     kill_often(tmp_path, 20, seed=20)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=4)
 @pytest.mark.timeout(1200)
 def test_two_hundred_kills_lose_double_and_forget_nothing(tmp_path: Path) -> None:
     seed = time.time_ns()

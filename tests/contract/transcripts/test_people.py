@@ -80,7 +80,7 @@ def told(reader: Any, text: str, at: str) -> Any:
     return None
 
 
-@pytest.mark.slow  # two sites, two studies, every command of three pages
+@pytest.mark.slow(minutes=2)  # two sites, two studies, every command of three pages
 @pytest.mark.timeout(1500)
 def test_operator_engineer_and_officer_type_their_pages(
     reader: Any, eventually: Callable[..., Any]
@@ -257,7 +257,7 @@ encoder = Encoder
 '''
 
 
-@pytest.mark.slow  # six simulations
+@pytest.mark.slow(minutes=1.5)  # six simulations
 @pytest.mark.timeout(1500)
 def test_a_researcher_types_its_page(reader: Any) -> None:
     (reader.folder / "simulations").symlink_to(ROOT / "simulations")

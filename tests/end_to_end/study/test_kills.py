@@ -112,7 +112,7 @@ def test_killed_twenty_times_it_ends_with_the_undisturbed_model(
     ends_undisturbed(found_forked, rounds=80, seed=3, num_kills=20)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=8)
 @pytest.mark.timeout(2400)
 def test_killed_two_hundred_times_it_ends_with_the_undisturbed_model(
     found_forked: Founding,
