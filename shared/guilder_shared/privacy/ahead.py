@@ -30,7 +30,7 @@ from guilder_shared.privacy.sampling import TurnKeys
 
 _FEW = 1 << 14  # numbers of a step for which a thread would cost more
 _TOGETHER = 1 << 19  # numbers drawn at once: 4 MiB, and 12 MiB to draw them in
-_STEPS = 64  # drawn at once: a turn that ends throws some away
+_STEPS = 16  # drawn at once: a turn that ends throws some away
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,10 @@ class _Batch:
     failed: BaseException | None = None
 
     def holds(self, order: Order) -> bool:
-        steps = order.step - self.first.step
-        return 0 <= steps < self.steps and self.first.after(steps) == order
+        first = self.first
+        here = 0 <= order.step - first.step < self.steps
+        same = (order.num, order.std) == (first.num, first.std)
+        return here and same and order.keys == first.keys
 
     @property
     def following(self) -> Order:
@@ -90,7 +92,8 @@ class _Batch:
             num, key = first.num, first.key
             noise.draw(num, first.std, key, grid, self.room, threads=threads)
         else:
-            keys = [first.after(step).key for step in range(self.steps)]
+            steps = range(first.step, first.step + self.steps)
+            keys = [first.keys.key("noise", step) for step in steps]
             noise.draw_several(first.num, first.std, keys, grid, self.room)
         self.drawn = True
 

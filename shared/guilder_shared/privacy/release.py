@@ -70,7 +70,7 @@ class Release:
             ValueError: The noise of this step was used before.
         """
         # Threads are worth starting for some milliseconds of work.
-        many = len(total) >= _MANY
+        many = total.shape[0] >= _MANY
         threads = torch.get_num_threads() + bool(_idle_cores()) if many else 1
         drawn = None if order is None else self._ahead.take(order, threads=threads)
         grid = 1.0 if order is None else noise.grid_for(order.std)
@@ -109,7 +109,7 @@ class Release:
     def _room(self, total: Tensor) -> Tensor:
         """Where to put the gradients: one vector, a pass over it is one over each."""
         here = total.is_cpu and total.dtype == self._dtype
-        if here and len(total) == self._num:
+        if here and total.shape[0] == self._num:
             return total
         if self._flat is None:
             self._flat = torch.empty(self._num, dtype=self._dtype)

@@ -21,7 +21,8 @@ Chunk = tuple[Tensor | slice, Units]
 
 def num_rows(inputs: Inputs) -> int:
     """How many rows a batch has."""
-    return len(inputs[0]) if isinstance(inputs, tuple) else len(inputs)
+    first = inputs[0] if isinstance(inputs, tuple) else inputs
+    return first.shape[0]
 
 
 def take(value: Any, rows: Tensor | slice) -> Any:
@@ -122,6 +123,6 @@ def chunks(rows: int, units: Tensor | None, at_once: int) -> list[Chunk]:
 
 def pieces(rows: Tensor, chosen: Tensor | slice, at_once: int) -> tuple[Tensor, ...]:
     """The chosen rows, so many at once; all of them without a copy or a view."""
-    whole = isinstance(chosen, slice) and chosen == slice(0, len(rows))
+    whole = isinstance(chosen, slice) and chosen == slice(0, rows.shape[0])
     some = rows if whole else rows[chosen]
-    return (some,) if len(some) <= at_once else torch.split(some, at_once)
+    return (some,) if some.shape[0] <= at_once else torch.split(some, at_once)

@@ -87,7 +87,7 @@ def held(inputs: Inputs, targets: Any) -> tuple[Tensor, Fetch]:
     every = torch.arange(batches.num_rows(inputs))
 
     def fetch(rows: Tensor) -> Fetched:
-        if len(rows) == len(every) and rows.data_ptr() == every.data_ptr():
+        if rows is every:
             return inputs, targets  # all, in their order
         return batches.take(inputs, rows), batches.take(targets, rows)
 

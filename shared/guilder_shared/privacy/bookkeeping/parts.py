@@ -243,7 +243,7 @@ def _put_back(flat: Tensor, grads: Tensor, order: list[int]) -> Tensor:
 
 def few_at_once(*by_unit: Tensor) -> Iterable[tuple[Tensor, ...]]:
     """Tensors of as many units each, in pieces that may be added in float32."""
-    if len(by_unit[0]) <= SUM_UNITS:
+    if by_unit[0].shape[0] <= SUM_UNITS:
         return (by_unit,)
     return zip(*(torch.split(x, SUM_UNITS) for x in by_unit), strict=True)
 
