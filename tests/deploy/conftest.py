@@ -23,7 +23,11 @@ from guilder_shared.study import Study
 
 Asked = dict[str, Any]
 SOFTWARE = {"installed": "e" * 64, "recipe": None}
-MEASURED = {"on": "charged", "share": 0.5}
+SPECIAL = {
+    "sampled": ("training.sample_rate=0.1",),
+    "measured": ('evaluation.on="charged"', "evaluation.share=0.5"),
+}
+LOANS = Path(__file__).parents[1] / "loans.toml"
 NOON = 1_800_000_000.0
 
 
@@ -83,32 +87,12 @@ def forge() -> Any:
 
 
 def study(name: str, unit: str = "record", **privacy: Any) -> Study:
-    promise = {"unit": unit, "mechanism": "site-noise", "epsilon": 1.5, "delta": 1e-6}
+    promise: dict[str, Any] = {"unit": unit, **privacy}
     if unit == "person":
-        promise |= {"max_records": 5, "max_sites_per_person": 2}
-    return Study.model_validate(
-        {
-            "schema": 1,
-            "study": {"name": name, "recipe": "tabular-classification", "purpose": "p"},
-            "data": {
-                "kind": "table",
-                "dataset": "loans",
-                "target": "default",
-                "person": "customer",
-                "columns": {"amount": {"kind": "number", "low": 0, "high": 9}},
-            },
-            "model": {"name": "logistic"},
-            "training": {
-                "rounds": 3,
-                "local_steps": 2,
-                "sample_rate": 0.1 if name == "sampled" else 1.0,
-                "learning_rate": 1.0,
-            },
-            "privacy": {**promise, "clip_norm": 1.0, **privacy},
-            "aggregation": {"min_sites": 1, "spare_turns": 1},
-            "evaluation": MEASURED if name == "measured" else {"on": "none"},
-        }
-    )
+        promise = {"max_records": 5, "max_sites_per_person": 2, **promise}
+    changes = (f"privacy.{key}={json.dumps(value)}" for key, value in promise.items())
+    named = (f"study.name={json.dumps(name)}", *SPECIAL.get(name, ()))
+    return Study.load(LOANS, ("training.local_steps=2", *named, *changes))
 
 
 def ledger_of(

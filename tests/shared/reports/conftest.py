@@ -1,7 +1,9 @@
 """A site's ledger with studies of several kinds, for reports and their pages."""
 
+import json
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,36 +15,16 @@ from guilder_shared.privacy import accounting
 from guilder_shared.privacy.ledger import Ledger
 from guilder_shared.study import Study
 
+LOANS = Path(__file__).parents[2] / "loans.toml"
 KEY, OFFICERS_KEY = SigningKey.generate(), SigningKey.generate()
 
 
 def make_study(name: str, unit: str = "record", **privacy: Any) -> Study:
-    promise = {"unit": unit, "mechanism": "site-noise", "epsilon": 1.5, "delta": 1e-6}
+    promise: dict[str, Any] = {"unit": unit, **privacy}
     if unit == "person":
-        promise |= {"max_records": 5, "max_sites_per_person": 2}
-    return Study.model_validate(
-        {
-            "schema": 1,
-            "study": {"name": name, "recipe": "tabular-classification", "purpose": "p"},
-            "data": {
-                "kind": "table",
-                "dataset": "loans",
-                "target": "default",
-                "person": "customer",
-                "columns": {"amount": {"kind": "number", "low": 0, "high": 9}},
-            },
-            "model": {"name": "logistic"},
-            "training": {
-                "rounds": 3,
-                "local_steps": 1,
-                "sample_rate": 1.0,
-                "learning_rate": 1.0,
-            },
-            "privacy": {**promise, "clip_norm": 1.0, **privacy},
-            "aggregation": {"min_sites": 1, "spare_turns": 1},
-            "evaluation": {"on": "none"},
-        }
-    )
+        promise = {"max_records": 5, "max_sites_per_person": 2, **promise}
+    changes = (f"privacy.{key}={json.dumps(value)}" for key, value in promise.items())
+    return Study.load(LOANS, (f"study.name={json.dumps(name)}", *changes))
 
 
 def make_ledger(*studies: Study, site: str = "bank-a", key: SigningKey = KEY) -> Ledger:
