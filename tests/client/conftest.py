@@ -1,5 +1,6 @@
 """A deployed site in a folder, opened as its client opens it."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,3 +56,24 @@ def site_at() -> Iterator[Callable[..., Site]]:
     yield open_it
     for site in opened:
         site.ledger.shut()
+
+
+class Disk:
+    """What somebody with a site's disk can do: copy its state, and put a copy back."""
+
+    @staticmethod
+    def copy(folder: Path, name: str = "yesterday") -> Path:
+        """A copy of the state folder as it is now."""
+        shutil.copytree(folder / "state", folder / name)
+        return folder / name
+
+    @staticmethod
+    def put_back(folder: Path, copy: Path) -> None:
+        """The state folder becomes what the copy is."""
+        shutil.rmtree(folder / "state")
+        shutil.copytree(copy, folder / "state")
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ from guilder_shared.privacy import accounting
 from guilder_shared.study import Study
 
 SiteAt = Callable[..., Site]
+Disk = Any  # the fixture `disk`; see conftest.py
 STUDY = Study.load(Path(__file__).parents[1] / "small.toml")
 PLAN = accounting.solve(STUDY)
 MODEL = pack(registry.initial(STUDY))
@@ -66,16 +68,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "data.csv").write_text("x,y\n" + "0.2,0\n0.9,1\n" * 20)
     return tmp_path / "one"
-
-
-def copied(folder: Path, name: str) -> Path:
-    shutil.copytree(folder / "state", folder / name)
-    return folder / name
-
-
-def put_back(folder: Path, copy: Path) -> None:
-    shutil.rmtree(folder / "state")
-    shutil.copytree(copy, folder / "state")
 
 
 @pytest.mark.attack("a site", "two machines with one ledger", "GLD-I080")
@@ -122,21 +114,21 @@ def test_two_machines_that_sealed_the_same_number_are_found_by_the_server(
 
 
 def test_a_machine_put_back_to_the_middle_of_a_turn_gives_no_second_result(
-    site_at: SiteAt, folder: Path, monkeypatch: pytest.MonkeyPatch
+    site_at: SiteAt, folder: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Server()
     site = site_at(folder)
     train = turn._train
 
     def snapshot(*args: object) -> object:
-        copied(folder, "snapshot")  # charged, and not sealed
+        disk.copy(folder, "snapshot")  # charged, and not sealed
         return train(*args)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(turn, "_train", snapshot)
         first = server.ask(site, 1)
     site.ledger.shut()
-    put_back(folder, folder / "snapshot")
+    disk.put_back(folder, folder / "snapshot")
     site = site_at(folder)
 
     again = server.ask(site, 1)
@@ -193,10 +185,12 @@ def test_a_ledger_begun_anew_with_an_officer_of_ones_own_is_found(
 
 
 @pytest.mark.attack("a site", "an officer's old orders put back", "GLD-S003")
-def test_old_orders_put_back_give_nothing_back(site_at: SiteAt, folder: Path) -> None:
+def test_old_orders_put_back_give_nothing_back(
+    site_at: SiteAt, folder: Path, disk: Disk
+) -> None:
     site = site_at(folder)
     site.ledger.shut()
-    generous = copied(folder, "generous") / "orders"
+    generous = disk.copy(folder, "generous") / "orders"
     site = site_at(folder, lambda text: text.replace("epsilon = 6.0", "epsilon = 1.0"))
     site.ledger.shut()
     shutil.rmtree(folder / "state" / "orders")

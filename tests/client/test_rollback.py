@@ -5,10 +5,10 @@ What a server signs about a ledger is kept with receipts; a forged one is refuse
 
 import json
 import logging
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +35,7 @@ from guilder_shared.privacy import accounting
 from guilder_shared.study import Study
 
 SiteAt = Callable[..., Site]
+Disk = Any  # the fixture `disk`; see conftest.py
 PERIOD = "period = { days = 30, epsilon = 3.0 }"
 STUDY = Study.load(Path(__file__).parents[1] / "small.toml")
 PLAN = accounting.solve(STUDY)
@@ -56,18 +57,6 @@ def take(site: Site, turn_no: int, witness: Head | None, run: str = "r") -> Turn
     return turn.take(site, replace(asked, witness=witness))
 
 
-def kept(folder: Path) -> Path:
-    """A copy of the state folder as it is now."""
-    copy = folder / "yesterday"
-    shutil.copytree(folder / "state", copy)
-    return copy
-
-
-def put_back(folder: Path, copy: Path) -> None:
-    shutil.rmtree(folder / "state")
-    shutil.copytree(copy, folder / "state")
-
-
 def test_each_reply_commits_to_the_next_number_and_a_repeat_to_the_same(
     site_at: SiteAt, folder: Path
 ) -> None:
@@ -85,16 +74,16 @@ def test_each_reply_commits_to_the_next_number_and_a_repeat_to_the_same(
 
 
 def test_an_older_ledger_charges_nothing_and_says_what_to_do(
-    site_at: SiteAt, folder: Path
+    site_at: SiteAt, folder: Path, disk: Disk
 ) -> None:
     site = site_at(folder)
     first = take(site, 1, None).head
     site.ledger.shut()
-    copy = kept(folder)
+    copy = disk.copy(folder)
     site = site_at(folder)
     newest = take(site, 2, first).head
     site.ledger.shut()
-    put_back(folder, copy)
+    disk.put_back(folder, copy)
     site = site_at(folder)
 
     reply = take(site, 2, newest)
@@ -109,16 +98,16 @@ def test_an_older_ledger_charges_nothing_and_says_what_to_do(
 
 @pytest.mark.attack("a site", "a ledger that went on from an old copy", "GLD-I081")
 def test_a_ledger_that_went_on_from_an_old_copy_is_found(
-    site_at: SiteAt, folder: Path
+    site_at: SiteAt, folder: Path, disk: Disk
 ) -> None:
     site = site_at(folder)
     first = take(site, 1, None).head
     site.ledger.shut()
-    copy = kept(folder)
+    copy = disk.copy(folder)
     site = site_at(folder)
     newest = take(site, 2, first).head
     site.ledger.shut()
-    put_back(folder, copy)
+    disk.put_back(folder, copy)
     site = site_at(folder)
     take(site, 2, first)  # a server that forgot does not notice
 
@@ -126,16 +115,16 @@ def test_a_ledger_that_went_on_from_an_old_copy_is_found(
 
 
 def test_the_officer_charges_what_is_lost_and_the_site_goes_on(
-    site_at: SiteAt, folder: Path
+    site_at: SiteAt, folder: Path, disk: Disk
 ) -> None:
     site = site_at(folder)
     site.ledger.shut()
-    copy = kept(folder)
+    copy = disk.copy(folder)
     site = site_at(folder)
     newest = take(site, 1, None).head
     assert newest is not None
     site.ledger.shut()
-    put_back(folder, copy)
+    disk.put_back(folder, copy)
     site = site_at(folder)
     officer = Officer(SigningKey.load(folder / "officer.key"), site="a")
     lost = officer.acknowledge(
@@ -248,16 +237,16 @@ def test_a_witness_that_its_key_did_not_sign_is_refused_before_a_charge(
 
 
 def test_an_older_ledger_that_is_asked_to_close_frees_nothing(
-    site_at: SiteAt, folder: Path
+    site_at: SiteAt, folder: Path, disk: Disk
 ) -> None:
     site = site_at(folder)
     answer = policy.consider(site, Offer("r", STUDY.canonical(), PLAN))
     site.ledger.shut()
-    yesterday = kept(folder)
+    yesterday = disk.copy(folder)
     site = site_at(folder)
     newest = take(site, 1, None).head
     site.ledger.shut()
-    put_back(folder, yesterday)
+    disk.put_back(folder, yesterday)
     site = site_at(folder)
 
     with pytest.raises(IntegrityError) as raised:
@@ -270,19 +259,19 @@ def test_an_older_ledger_that_is_asked_to_close_frees_nothing(
 
 
 def test_what_is_lost_counts_in_the_period_in_which_it_is_charged(
-    site_at: SiteAt, folder: Path
+    site_at: SiteAt, folder: Path, disk: Disk
 ) -> None:
     def with_period(text: str) -> str:
         return text.rstrip() + "\n" + PERIOD + "\n"
 
     site = site_at(folder, with_period)
     site.ledger.shut()
-    yesterday = kept(folder)
+    yesterday = disk.copy(folder)
     site = site_at(folder, with_period)
     newest = take(site, 1, None).head
     assert newest is not None
     site.ledger.shut()
-    put_back(folder, yesterday)
+    disk.put_back(folder, yesterday)
     officer = Officer(SigningKey.load(folder / "officer.key"), site="a")
     lost = officer.acknowledge(
         site.settings.site.server,

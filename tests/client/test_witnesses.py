@@ -31,6 +31,7 @@ from guilder_shared.privacy import accounting
 from guilder_shared.study import Study
 
 SiteAt = Callable[..., Site]
+Disk = Any  # the fixture `disk`; see conftest.py
 NAME = "alder"
 HERE = 1  # the port of the server that the site works for; nothing listens there
 STUDY = Study.load(
@@ -115,18 +116,13 @@ def officer(folder: Path) -> Officer:
     return Officer(SigningKey.load(folder / "officer.key"), site=NAME)
 
 
-def put_back(folder: Path, copy: Path) -> None:
-    shutil.rmtree(folder / "state")
-    shutil.copytree(copy, folder / "state")
-
-
 @pytest.fixture
-def rolled_back(site_at: SiteAt, folder: Path, other: Other) -> Path:
+def rolled_back(site_at: SiteAt, folder: Path, other: Other, disk: Disk) -> Path:
     """A site whose ledger lost the second of two turns for the other server."""
     served(site_at, folder, other, 1)
-    shutil.copytree(folder / "state", folder / "yesterday")
+    copy = disk.copy(folder)
     served(site_at, folder, other, 2)
-    put_back(folder, folder / "yesterday")
+    disk.put_back(folder, copy)
     return folder
 
 
