@@ -11,7 +11,6 @@ from flwr.common.serde import message_to_proto
 from flwr.proto import fleet_pb2, message_pb2
 from flwr.proto.node_pb2 import Node as FlowerNode
 from flwr.supercore.inflatable.inflatable_object import get_object_id, get_object_tree
-from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from guilder_server import uploads
 from guilder_server.hub import LOST, MALFORMED
@@ -374,27 +373,3 @@ def test_objects_hung_under_anothers_object_do_not_outlive_the_reply(
 
     assert lost.error.code == LOST
     assert len(hub._links.object_store) == 0
-
-
-@pytest.mark.parametrize("body", [b"\xff" * 50, b"\x0a\xff\xff\xff\xff\x0f", b""])
-@pytest.mark.parametrize("path", ["push-messages", "push-object", "activate-node"])
-@pytest.mark.attack("a site", "noise in place of a request", "GLD-N125")
-def test_bytes_that_are_no_request_are_refused_and_the_hub_goes_on(
-    consortium: Any, attacker: Any, path: str, body: bytes
-) -> None:
-    hub = consortium.hub()
-    alder = attacker("alder", hub.port)
-
-    with httpx.Client(verify=alder.tls, trust_env=False) as client:
-        answer = client.post(f"{alder.url}{FLEET}{path}", content=body)
-
-    unread = "GLD-N122" if path == "push-object" else "GLD-N125"  # nothing announced
-    assert answer.text.split(" ")[0] == (unread if body else "GLD-N121")
-    assert alder.activate()
-
-
-def test_inflating_is_by_flowers_own_names_only() -> None:
-    head = b"os.system  5\0id;id"
-
-    with pytest.raises(Exception, match=r"os\.system"):
-        inflate_object_from_contents("a", {"a": head})

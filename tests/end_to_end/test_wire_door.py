@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from flwr.clientapp import ClientApp
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from guilder_client.node import Node
 from guilder_shared import certificates, tls
@@ -231,3 +232,27 @@ def test_only_post_is_spoken(consortium: Any, attacker: Any) -> None:
         answer = client.get(f"{alder.url}{FLEET}pull-messages")
 
     assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("body", [b"\xff" * 50, b"\x0a\xff\xff\xff\xff\x0f", b""])
+@pytest.mark.parametrize("path", ["push-messages", "push-object", "activate-node"])
+@pytest.mark.attack("a site", "noise in place of a request", "GLD-N125")
+def test_bytes_that_are_no_request_are_refused_and_the_hub_goes_on(
+    consortium: Any, attacker: Any, path: str, body: bytes
+) -> None:
+    hub = consortium.hub()
+    alder = attacker("alder", hub.port)
+
+    with httpx.Client(verify=alder.tls, trust_env=False) as client:
+        answer = client.post(f"{alder.url}{FLEET}{path}", content=body)
+
+    unread = "GLD-N122" if path == "push-object" else "GLD-N125"  # nothing announced
+    assert answer.text.split(" ")[0] == (unread if body else "GLD-N121")
+    assert alder.activate()
+
+
+def test_inflating_is_by_flowers_own_names_only() -> None:
+    head = b"os.system  5\0id;id"
+
+    with pytest.raises(Exception, match=r"os\.system"):
+        inflate_object_from_contents("a", {"a": head})

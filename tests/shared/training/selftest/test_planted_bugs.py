@@ -314,49 +314,6 @@ def test_a_batch_norm_in_the_study_s_model_is_caught_and_named(
     assert "GLD-P020" in caught.value.why
 
 
-def records_of_a_person_clipped_one_by_one(plant: pytest.MonkeyPatch) -> None:
-    draw = Sampler.draw
-    plant.setattr(
-        fit,
-        "Sampler",
-        type(
-            "Apart",
-            (Sampler,),
-            {"draw": lambda self, keys, step: Draw(draw(self, keys, step).rows)},
-        ),
-    )
-
-
-def no_cap(plant: pytest.MonkeyPatch) -> None:
-    plant.setattr(
-        draws,
-        "_among_the_lowest",
-        lambda words, _units, _most: np.ones(len(words), dtype=bool),
-    )
-
-
-@pytest.mark.parametrize(
-    ("plant", "told"),
-    [
-        (records_of_a_person_clipped_one_by_one, "one unit moves the sum by"),
-        (no_cap, "more records of a person"),
-    ],
-)
-def test_a_bug_in_protecting_persons_is_caught_and_named(
-    tested: Run,
-    persons: Study,
-    monkeypatch: pytest.MonkeyPatch,
-    plant: Plant,
-    told: str,
-) -> None:
-    plant(monkeypatch)
-
-    with pytest.raises(PlanError) as caught:
-        tested(persons)
-
-    assert told in caught.value.why
-
-
 def persons_shuffled(plant: pytest.MonkeyPatch) -> None:
     shuffled_instead_of_poisson(plant)
     shuffled: Any = vars(draws)["poisson"]
