@@ -5,7 +5,7 @@
 BIN := .venv/bin
 JOBS ?= 2
 # tests/conftest.py says in which order files are handed out.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile \
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile \
 	--no-loadscope-reorder
 
 .PHONY: help demo test test-all check bench clean
@@ -24,6 +24,8 @@ demo: .venv/.installed
 test: .venv/.installed-dev
 	$(PYTEST) -m "not slow" $(ARGS)
 
+# Its kills and bad lines wait for half of their time.
+test-all: JOBS = 3
 test-all: .venv/.installed-dev
 	$(PYTEST) --session-timeout=2700 $(ARGS)
 
