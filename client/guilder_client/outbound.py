@@ -17,7 +17,7 @@ from guilder_client.outage import is_loopback
 from guilder_client.settings import ProxyLines
 from guilder_shared.errors import EnrolmentError
 from guilder_shared.identity import read_private
-from guilder_shared.tunnel import proxy_to, through
+from guilder_shared.tunnel import parts_of, proxy_to, through
 
 LARGEST_ANSWER = 16 << 20  # Flower sends objects in pieces of 5 MiB
 
@@ -62,7 +62,7 @@ def _line(url: str, tls: ssl.SSLContext, proxy: ProxyLines | None) -> Line | Non
     way = proxy_of(url, proxy)
     if not way:
         return Line(tls, host, lambda s: socket.create_connection((host, port), s))
-    if urlsplit(way if "//" in way else f"//{way}").scheme not in ("", "http"):
+    if parts_of(way).scheme != "http":
         return None
     return Line(tls, host, lambda s: through(way, host, port, s))
 

@@ -14,7 +14,6 @@ import threading
 from concurrent.futures import Future
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from guilder_client.outbound import proxy_of, trusting
 from guilder_client.settings import ProxyLines
@@ -45,9 +44,9 @@ def plain_proxy(url: str, proxy: ProxyLines | None) -> str:
     found = proxy_of(url, proxy)
     if not found:
         return ""
-    place = urlsplit(found if "//" in found else f"http://{found}")
+    place = tunnel.parts_of(found)
     who, at, _ = place.netloc.rpartition("@")
-    host = tunnel.address(place.hostname or "", place.port or 3128)
+    host = tunnel.address(*tunnel.place_of(found))
     if place.scheme == "https":
         host = f"127.0.0.1:{door(found, proxy.authority if proxy else None)}"
     return f"http://{who}{at}{host}"
@@ -64,8 +63,7 @@ def door(url: str, authority: Path | None) -> int:
     Raises:
         EnrolmentError: The authority cannot be read.
     """
-    parts = urlsplit(url)
-    place = (parts.hostname or "", parts.port or 3128)
+    place = tunnel.place_of(url)
     context = ssl.create_default_context() if authority is None else trusting(authority)
     opened: Future[int] = Future()
     serving = _serve(place, context, opened)

@@ -14,6 +14,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from guilder_shared.plain_text import one_line
 
 MOST_HEAD = 32 << 10  # of the proxy's answer
+NO_ANSWER = "no answer"
+PROXY_PORT = 3128  # of a proxy whose URL names none
 
 
 class TunnelRefusedError(OSError):
@@ -69,15 +71,25 @@ def through(proxy: str, host: str, port: int, timeout_s: float | None) -> socket
         port: And its port.
         timeout_s: For each step; None waits as long as it takes.
     """
-    parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    place = (parts.hostname or "", parts.port or 3128)
-    plain = socket.create_connection(place, timeout_s)
+    plain = socket.create_connection(place_of(proxy), timeout_s)
     try:
-        ask(plain, address(host, port), parts)
+        ask(plain, address(host, port), parts_of(proxy))
     except BaseException:
         plain.close()
         raise
     return plain
+
+
+def parts_of(proxy: str) -> SplitResult:
+    """The parts of a proxy's URL; one without a scheme is plain HTTP."""
+    return urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+
+
+def place_of(url: str) -> tuple[str, int]:
+    """Host and port of a URL: 443 where an https:// names none, else a proxy's."""
+    parts = parts_of(url)
+    usual = 443 if parts.scheme == "https" else PROXY_PORT
+    return parts.hostname or "", parts.port or usual
 
 
 def address(host: str, port: int) -> str:
@@ -108,7 +120,7 @@ def ask(plain: socket.socket, target: str, proxy: SplitResult) -> None:
         byte = plain.recv(1)
         head += byte
         if not byte or len(head) > MOST_HEAD:
-            raise TunnelRefusedError(0, "no answer")
+            raise TunnelRefusedError(0, NO_ANSWER)
     status = head.split(b"\r\n", 1)[0].decode("latin-1")
     if status.split()[1:2] != ["200"]:
         raise TunnelRefusedError(0, one_line(status, 80))

@@ -4,11 +4,10 @@ It reads site.toml and the authority's certificate; it opens no connection.
 """
 
 import socket
-from urllib.parse import urlsplit
 
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from guilder.doctor.network import place_of
+from guilder.doctor.hops import place_of
 from guilder_client.settings import SiteFile
 from guilder_shared.certificates import load_certificate
 
@@ -55,8 +54,7 @@ def firewall_request(settings: SiteFile, path: str) -> str:
     digest = authority.fingerprint(SHA256()).hex().upper()
     proxy = "none is set here; if one is needed, tell us its address"
     if place.proxy:
-        parts = urlsplit(place.proxy)  # without the name and password in it
-        proxy = f"{parts.hostname}:{parts.port}, by CONNECT to {place.name}"
+        proxy = f"{place.next_name}, by CONNECT to {place.name}"
     return LETTER.format(
         host=place.host,
         port=place.port,

@@ -9,19 +9,18 @@ import email.utils
 import socket
 import ssl
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
 from typing import Final
-from urllib.parse import urlsplit
 
 from cryptography import x509
 
-from guilder.doctor.finding import Finding, fine, of, skipped, warning, wrong
-from guilder_client.outage import AHEAD_S, OLDEST_HEADER_S, is_loopback
-from guilder_client.outbound import with_login
+from guilder.doctor import hops
+from guilder.doctor.finding import Finding, fine, of, warning, wrong
+from guilder.doctor.hops import NAME_DIFFERS, RAN_OUT, Place, StoppedError, place_of
+from guilder_client.outage import AHEAD_S, OLDEST_HEADER_S
 from guilder_client.settings import ProxyLines
-from guilder_shared import tls, tunnel
+from guilder_shared import tls
 from guilder_shared.errors import GuilderError
 from guilder_shared.plain_text import one_line
 
@@ -32,65 +31,6 @@ AGAIN_S: Final = 1.0  # a busy server writes its date anew within this
 HEAD: Final = (
     "HEAD /guilder-check HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
 )
-NAME_DIFFERS: Final = (62, 64)  # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH, IP_ADDRESS
-RAN_OUT: Final = 10  # and X509_V_ERR_CERT_HAS_EXPIRED
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the server is, and what stands before it.
-
-    Attributes:
-        host: Its public name or address.
-        port: Its port.
-        proxy: URL of the proxy that this machine's environment names; or empty.
-    """
-
-    host: str
-    port: int
-    proxy: str = ""
-
-    @property
-    def name(self) -> str:
-        """`host:port`, brackets around an IPv6 address."""
-        return tunnel.address(self.host, self.port)
-
-    @property
-    def next_hop(self) -> tuple[str, int]:
-        """Where the first connection goes: the proxy, or the server."""
-        if not self.proxy:
-            return self.host, self.port
-        parts = urlsplit(self.proxy)
-        return parts.hostname or "", parts.port or 3128
-
-
-class StoppedError(Exception):
-    """A step failed; what comes after it is not tried."""
-
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(finding.what)
-        self.finding = finding
-
-
-def place_of(url: str, proxy: ProxyLines | None = None) -> Place:
-    """Where `url` leads from here; loopback never goes by a proxy.
-
-    Args:
-        url: Of the server.
-        proxy: `[proxy]` of site.toml; None: what HTTPS_PROXY and NO_PROXY say.
-
-    Raises:
-        EnrolmentError: The proxy's password cannot be read.
-    """
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or 443
-    if is_loopback(url):
-        return Place(host, port)
-    if proxy is not None:
-        return Place(host, port, with_login(proxy))
-    if urllib.request.proxy_bypass(host):
-        return Place(host, port)
-    return Place(host, port, urllib.request.getproxies().get("https", ""))
 
 
 def check(
@@ -105,7 +45,7 @@ def check(
     try:
         for finding in _walk(place_of(url, proxy), keys, patience_s):
             found.append(finding)
-    except GuilderError as error:  # the proxy's password
+    except GuilderError as error:  # a file of ours, or the proxy's password
         found.append(of("keys", error))
     except StoppedError as stopped:
         found.append(stopped.finding)
@@ -113,118 +53,45 @@ def check(
 
 
 def _walk(place: Place, keys: tls.KeyFiles, patience_s: float) -> Iterator[Finding]:
-    yield _look_up(place)
+    yield hops.look_up(place)
     began_s = time.monotonic()
-    with _connect(place, patience_s) as plain:
+    with ExitStack() as opened:
+        plain = opened.enter_context(hops.connect(place, patience_s))
         trip_ms = 1000 * (time.monotonic() - began_s)
         own = plain.getsockname()[0]
-        host, port = place.next_hop
-        yield fine("network", f"TCP from {own} to {host}:{port} in {trip_ms:.0f} ms")
-        if place.proxy:
-            if place.proxy.startswith("https:"):
-                what = "the proxy is reached by TLS; what lies behind it was not tried"
-                raise StoppedError(skipped("network", what))
-            _ask_proxy(place, plain)
-            yield fine("network", f"the proxy {host}:{port} lets {place.name} through")
-        try:
-            context = tls.client_context(keys)
-        except GuilderError as error:
-            raise StoppedError(of("keys", error)) from None
-        with _secure(place, plain, context, patience_s) as secure:
-            yield fine(
-                "network",
-                f"{secure.version()} to {place.name}: the certificate is our "
-                "authority's, nobody in between opens it",
-            )
-
-            def again() -> float:
-                with _connect(place, patience_s) as anew:
-                    if place.proxy:
-                        _ask_proxy(place, anew)
-                    with _secure(place, anew, context, patience_s) as another:
-                        return _ahead_s(place, another)
-
-            yield _clock(place, secure, again)
-
-
-def _look_up(place: Place) -> Finding:
-    host, port = place.next_hop
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "no name"
-        raise StoppedError(
-            wrong(
-                "network",
-                "GLD-N090",
-                f"the name {host!r} cannot be resolved ({reason})",
-                why="DNS here does not know the name, or it is misspelt.",
-                fix="Compare [site] server with what the operator told you; ask IT to "
-                "resolve the name, or to name the proxy (HTTPS_PROXY).",
-                exit_code=3,
-            )
-        ) from None
-    addresses = sorted({str(each[4][0]) for each in found})
-    return fine("network", f"DNS {host} is {', '.join(addresses)}")
-
-
-def _connect(place: Place, patience_s: float) -> socket.socket:
-    host, port = place.next_hop
-    whose = "the proxy " if place.proxy else ""
-    try:
-        plain = socket.create_connection((host, port), patience_s)
-    except TimeoutError:
-        raise StoppedError(
-            wrong(
-                "network",
-                "GLD-N092",
-                f"{whose}{host}:{port} does not answer within {patience_s:g} s",
-                why="A firewall drops the packets, or no machine has this address.",
-                fix="Send IT what `guilder client check --firewall-request` writes.",
-                exit_code=3,
-            )
-        ) from None
-    except OSError as error:
-        raise StoppedError(
-            wrong(
-                "network",
-                "GLD-N091",
-                f"{whose}{host}:{port} refuses the connection "
-                f"({error.strerror or type(error).__name__})",
-                why="Nothing listens there, or a firewall rejects it.",
-                fix="Ask the operator whether the server runs and which port is its; "
-                "if it runs, send IT `guilder client check --firewall-request`.",
-                exit_code=3,
-            )
-        ) from None
-    plain.settimeout(patience_s)
-    return plain
-
-
-def _ask_proxy(place: Place, plain: socket.socket) -> None:
-    """CONNECT, with Basic authentication where the proxy's URL has a name."""
-    parts = urlsplit(place.proxy)
-    try:
-        tunnel.ask(plain, place.name, parts)
-    except tunnel.TunnelRefusedError as refused:
-        said = refused.strerror
-    except OSError:
-        said = "no answer"
-    else:
-        return
-    raise StoppedError(
-        wrong(
-            "network",
-            "GLD-N095",
-            f"the proxy {parts.hostname}:{parts.port} does not let {place.name} "
-            f"through ({said})",
-            why="407: it wants a name and password; 403: the address is not allowed; "
-            "no answer: it is no HTTP proxy.",
-            fix="See to [proxy] in site.toml, or HTTPS_PROXY, or ask IT to allow "
-            f"CONNECT to {place.name}.",
-            exit_code=3,
+        yield fine(
+            "network", f"TCP from {own} to {place.next_name} in {trip_ms:.0f} ms"
         )
-    )
+        if place.proxy_speaks_tls:
+            yield hops.shake_hands(place, plain)
+            plain = opened.enter_context(hops.behind_tls(place, patience_s))
+        if place.proxy:
+            hops.ask_proxy(place, plain)
+            told = f"the proxy {place.next_name} lets {place.name} through"
+            yield fine("network", told)
+        yield from _behind(place, plain, keys, patience_s)
+
+
+def _behind(
+    place: Place, plain: socket.socket, keys: tls.KeyFiles, patience_s: float
+) -> Iterator[Finding]:
+    """TLS with the server itself, and its clock."""
+    context = tls.client_context(keys)
+    with _secure(place, plain, context, patience_s) as secure:
+        yield fine(
+            "network",
+            f"{secure.version()} to {place.name}: the certificate is our "
+            "authority's, nobody in between opens it",
+        )
+
+        def again() -> float:
+            with (
+                hops.reach(place, patience_s) as anew,
+                _secure(place, anew, context, patience_s) as another,
+            ):
+                return _ahead_s(place, another)
+
+        yield _clock(place, secure, again)
 
 
 def _secure(
@@ -287,11 +154,11 @@ def _issuer(place: Place, patience_s: float) -> str:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
-        with _connect(place, patience_s) as plain:
-            if place.proxy:
-                _ask_proxy(place, plain)
-            with context.wrap_socket(plain, server_hostname=place.host) as secure:
-                shown = secure.getpeercert(binary_form=True) or b""
+        with (
+            hops.reach(place, patience_s) as plain,
+            context.wrap_socket(plain, server_hostname=place.host) as secure,
+        ):
+            shown = secure.getpeercert(binary_form=True) or b""
     except (OSError, StoppedError):
         return "an authority that it does not name"
     issuer = x509.load_der_x509_certificate(shown).issuer

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from guilder.doctor import keys, machine, network, versions
+from guilder.doctor import hops, keys, machine, versions
 from guilder.doctor.finding import Finding, of, warning
 from guilder_client.settings import SiteFile
 from guilder_shared import tls
@@ -40,7 +40,7 @@ def _look(settings: SiteFile) -> Iterator[Finding]:
     own = tls.KeyFiles(mine.key, mine.certificate, mine.authority)
     yield from keys.check(own, site=settings.site.name)
     try:
-        network.place_of(settings.site.server, settings.proxy)
+        hops.place_of(settings.site.server, settings.proxy)
     except GuilderError as error:  # the proxy's password
         yield of("keys", error)
     if os.access(state, os.W_OK):  # else the ledger says what is wrong

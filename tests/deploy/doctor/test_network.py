@@ -13,7 +13,6 @@ import pytest
 
 from guilder.doctor import network
 from guilder.doctor.finding import Finding, exit_code
-from guilder_client.settings import ProxyLines
 from guilder_shared import tls
 from guilder_shared.certificates import init_local_sites
 
@@ -197,77 +196,6 @@ def test_an_answer_without_a_date_is_no_guilder_server(
     found = look(serve(answering(ours, dated=False)), ours)
 
     assert last(found) == ("GLD-N097", "wrong", 3)
-
-
-def proxy(allowed: bytes, upstream: int) -> Any:
-    """A CONNECT proxy that wants one name and password."""
-
-    def handle(plain: socket.socket) -> None:
-        head = plain.recv(4096)
-        if allowed not in head:
-            plain.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
-            return
-        plain.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        with socket.create_connection(("127.0.0.1", upstream)) as server:
-            back = threading.Thread(target=_copy, args=(server, plain), daemon=True)
-            back.start()
-            _copy(plain, server)
-            back.join(2)
-
-    return handle
-
-
-def _copy(source: socket.socket, sink: socket.socket) -> None:
-    try:
-        while data := source.recv(65536):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
-    except OSError:
-        return
-
-
-@pytest.mark.parametrize(
-    ("login", "ending"), [("u:p%40ss@", ("", "ok", 0)), ("", ("GLD-N095", "wrong", 3))]
-)
-def test_a_proxy_is_gone_through_with_name_and_password(
-    ours: Path,
-    serve: Serve,
-    monkeypatch: pytest.MonkeyPatch,
-    login: str,
-    ending: tuple[str, str, int],
-) -> None:
-    server = serve(answering(ours))
-    via = serve(proxy(b"Proxy-Authorization: Basic dTpwQHNz", server))
-    # the name is not loopback's, so the proxy counts; TLS still checks `localhost`
-    monkeypatch.setattr(network, "is_loopback", lambda _url: False)
-    monkeypatch.setenv("https_proxy", f"http://{login}127.0.0.1:{via}")
-    monkeypatch.delenv("no_proxy", raising=False)
-
-    found = look(server, ours)
-
-    assert last(found) == ending, found
-    assert all("p@ss" not in each.what and "p%40ss" not in each.what for each in found)
-
-
-def test_the_proxy_of_the_site_file_counts_more_than_the_environment(
-    ours: Path, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    server = serve(answering(ours))
-    via = serve(proxy(b"Proxy-Authorization: Basic dTpwQHNz", server))
-    monkeypatch.setattr(network, "is_loopback", lambda _url: False)
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    password = tmp_path / "password"
-    password.write_text("p@ss\n")
-    password.chmod(0o600)
-    lines = ProxyLines(url=f"http://127.0.0.1:{via}", user="u", password=password)
-    own = tls.KeyFiles.in_folder(ours / "sites" / "north", "site")
-
-    found = network.check(f"https://localhost:{server}", own, proxy=lines)
-    password.chmod(0o644)
-    refused = network.check(f"https://localhost:{server}", own, proxy=lines)
-
-    assert last(found) == ("", "ok", 0), found
-    assert last(refused) == ("GLD-E002", "wrong", 3)
 
 
 def test_without_its_keys_the_handshake_is_not_tried(
