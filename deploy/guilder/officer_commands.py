@@ -1,4 +1,4 @@
-"""The officer's decisions: `guilder privacy officer-key | budget | approve | revoke`.
+"""The officer's decisions: `guilder privacy officer-key | budget | approve | …`.
 
 They run where the officer's key is, which may be another computer: all they need there
 is a copy of site.toml, and what they write is carried to the site's drop box.
@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from guilder_client.settings import SiteFile
     from guilder_shared.orders import Order
-    from guilder_shared.privacy.ledger import Ledger, Totals
+    from guilder_shared.privacy.ledger import Ledger
 
 SiteOption = Annotated[
     Path, typer.Option("--site", help="The site file, or a copy.", metavar="SITE.TOML")
@@ -71,6 +71,7 @@ def budget(
     as a standing rule become orders that the site obeys from then on. What was charged
     to a withdrawn budget stays counted.
     """
+    from guilder import standing
     from guilder_client import terms
     from guilder_client.settings import SiteFile
 
@@ -82,8 +83,8 @@ def budget(
         _write(orders, out or settings.site.state_dir / "orders", as_json=as_json)
         return
     with _ledger(settings) as ledger:
-        found = _standing(settings, ledger)
-    typer.echo(json.dumps(found) if as_json else _standing_text(found))
+        found = standing.of(settings, ledger)
+    typer.echo(json.dumps(found) if as_json else standing.text(found))
 
 
 def approve(
@@ -201,6 +202,45 @@ def excuse(
     _write([order], out or settings.site.state_dir / "orders", as_json=as_json)
 
 
+def hand_over(
+    successor: Annotated[
+        Path,
+        typer.Argument(help="The new key's officer.pub.", metavar="NEW.PUB"),
+    ],
+    site: SiteOption = HERE,
+    key: KeyOption = Path("officer.key"),
+    out: OutOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Sign without asking.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let another key decide at this site from here on: a successor's, or a new one.
+
+    Budgets, approvals and rules that the old key signed stay in force until the new one
+    says otherwise; from the order on the old key signs nothing that counts. Then the
+    site needs the new officer.pub, else its client does not start again (GLD-B017).
+    """
+    from guilder_client.settings import SiteFile
+    from guilder_shared.officer import read_public_key
+
+    settings = SiteFile.load(site)
+    officer, public_hex = _officer(settings, key), read_public_key(successor)
+    if public_hex == officer.public_hex:
+        raise typer.BadParameter(f"{successor} is the public half of {key} itself")
+    told = f"site {settings.site.name}: {officer.public_hex} hands over to {public_hex}"
+    typer.echo(told, err=as_json)
+    if not yes:
+        typer.confirm(
+            "Compared with the new officer's own copy, and right?",
+            abort=True,
+            err=as_json,
+        )
+    order = officer.hand_over(public_hex)
+    _write([order], out or settings.site.state_dir / "orders", as_json=as_json)
+    typer.echo(
+        f"next: copy {successor} to {settings.keys.officer} at the site", err=True
+    )
+
+
 def _officer(settings: "SiteFile", key: Path) -> Any:
     from guilder_shared.identity import SigningKey
     from guilder_shared.officer import Officer
@@ -224,86 +264,3 @@ def _write(orders: "Iterable[Order]", folder: Path, *, as_json: bool) -> None:
             f"signed {order.say} {order.subject[1]!r}, order {order.order_id}: {path}"
         )
         typer.echo(json.dumps(told) if as_json else text)
-
-
-def _standing(settings: "SiteFile", ledger: "Ledger") -> dict[str, Any]:
-    from guilder_client import terms
-
-    return {
-        "site": ledger.site,
-        "officer": ledger.officer,
-        "budgets": [_totals(each) for each in ledger.totals().values()],
-        "public_sizes": {
-            name: {"rows": size.rows, "persons": size.persons}
-            for name, size in ledger.sizes().items()
-        },
-        "permits": [
-            {"order_id": each.order.order_id, **each.order.content}
-            for each in ledger.permissions()
-        ],
-        "excused": [w.server for w in ledger.witnesses().values() if w.excused],
-        "not_signed": list(terms.differences(settings, ledger)),
-    }
-
-
-def _totals(each: "Totals") -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "name": each.budget.name,
-        "datasets": list(each.budget.datasets),
-        "unit": each.budget.unit,
-        "epsilon": {
-            "limit": each.budget.epsilon,
-            "spent": each.spent_epsilon,
-            "reserved": each.reserved_epsilon,
-            "left": each.left_epsilon,
-        },
-        "delta": {
-            "limit": each.budget.delta / 2,
-            "spent": each.spent_delta,
-            "reserved": each.reserved_delta,
-            "left": each.left_delta,
-        },
-        "period": None,
-    }
-    if each.period is not None:
-        found["period"] = {
-            "begins": each.period.begins,
-            "ends": each.period.ends,
-            "limit": each.period.epsilon,
-            "taken": each.period.taken_epsilon,
-            "left": each.period.left_epsilon,
-        }
-    return found
-
-
-def _standing_text(found: dict[str, Any]) -> str:
-    lines = [f"site {found['site']}, officer {found['officer'][:16]}…"]
-    for each in found["budgets"]:
-        lines.append(_budget_text(each))
-    for name, size in found["public_sizes"].items():
-        persons = "" if size["persons"] is None else f", {size['persons']} persons"
-        lines.append(f"public size of {name}: {size['rows']} rows{persons}")
-    for each in found["permits"]:
-        name = each["study_name"] if each["say"] == "approve" else each["name"]
-        until = each["expires"] or "revoked"
-        lines.append(f"{each['say']} {name!r} until {until}: order {each['order_id']}")
-    lines += [f"not asked, by the officer's order: {s}" for s in found["excused"]]
-    lines += [f"NOT SIGNED: {text}" for text in found["not_signed"]]
-    return "\n".join(lines)
-
-
-def _budget_text(each: dict[str, Any]) -> str:
-    epsilon, delta, period = each["epsilon"], each["delta"], each["period"]
-    unit = each["unit"] or "any unit"
-    text = (
-        f"budget {each['name']} ({', '.join(each['datasets'])}; {unit}): epsilon "
-        f"{epsilon['spent']:g} spent, {epsilon['reserved']:g} reserved, "
-        f"{epsilon['left']:g} left of {epsilon['limit']:g}; delta "
-        f"{delta['left']:g} left of {delta['limit']:g}"
-    )
-    if period is not None:
-        text += (
-            f"; {period['left']:g} of {period['limit']:g} left in the period to "
-            f"{period['ends']}"
-        )
-    return text

@@ -103,3 +103,58 @@ def test_an_approval_shows_the_cost_first_and_is_taken_back_by_its_id(
     assert [each["order_id"] for each in standing["permits"]] == [approved["order_id"]]
     assert revoked.returncode == 0, revoked.stderr
     assert told("budget", *where)["permits"] == []
+
+
+def test_an_office_is_handed_over_and_the_old_key_counts_no_more(
+    site: Path, tmp_path: Path
+) -> None:
+    where = ["--site", str(site)]
+    old, new = (tmp_path / name / "officer.key" for name in ("officer", "successor"))
+    assert guilder("officer-key", "--out", str(new.parent)).returncode == 0
+    assert guilder("budget", *where, "--sign", "--key", str(old)).returncode == 0
+    Site.open(SiteFile.load(site)).ledger.shut()
+    before = told("budget", *where)
+
+    over = ["hand-over", str(new.with_suffix(".pub")), *where, "--key", str(old)]
+    unsure = guilder(*over, answer="n\n")
+    handed = guilder(*over, answer="y\n")
+    forgotten = offline(site)
+    site.with_name("officer.pub").write_bytes(new.with_suffix(".pub").read_bytes())
+    (rule,) = (str(each["order_id"]) for each in before["permits"])
+    revoked_by_old = guilder("revoke", rule, *where, "--key", str(old))
+    ready = offline(site)
+    after = told("budget", *where)
+    revoked = guilder("revoke", rule, *where, "--key", str(new))
+    Site.open(SiteFile.load(site)).ledger.shut()
+
+    keys = [path.with_suffix(".pub").read_text().strip() for path in (old, new)]
+    assert unsure.returncode != 0
+    assert [key in unsure.stdout for key in keys] == [True, True]
+    assert handed.returncode == 0, handed.stderr
+    assert "GLD-B017" in forgotten.stdout
+    assert forgotten.returncode == 4
+    assert revoked_by_old.returncode == 0  # it can sign; the site does not listen
+    assert ready.returncode == 0, ready.stdout
+    assert [before["officer"], after["officer"]] == keys
+    assert after["permits"] == before["permits"]
+    assert revoked.returncode == 0, revoked.stderr
+    assert told("budget", *where)["permits"] == []
+
+
+def offline(site: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "guilder", "client", "check", "--offline"]
+    return subprocess.run(
+        [*command, "--site", str(site)], capture_output=True, text=True, check=False
+    )
+
+
+def test_nobody_hands_over_to_the_key_that_signs(site: Path, tmp_path: Path) -> None:
+    key = tmp_path / "officer" / "officer.key"
+
+    done = guilder(
+        "hand-over", str(key.with_suffix(".pub")),
+        "--site", str(site), "--key", str(key), "--yes",
+    )  # fmt: skip
+
+    assert done.returncode == 2
+    assert list((site.parent / "state" / "orders").iterdir()) == []

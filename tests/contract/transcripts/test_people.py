@@ -218,6 +218,7 @@ def test_operator_engineer_and_officer_type_their_pages(
     # the site is backed up, restored, and leaves
     client.terminate()
     client.wait(60)
+    hand_over(reader, north)
     reader.type(BACKUP, "tar --create --gzip --file ../site", north)
     (folder / "north/restored").mkdir()
     reader.type(BACKUP, "tar --extract", "north/restored")
@@ -227,6 +228,14 @@ def test_operator_engineer_and_officer_type_their_pages(
     wheel_of_a_recipe(reader, north)
     reader.type(ENGINEER, "guilder recipe allow", north)
     reader.demand_all_typed("test_operator_engineer_and_officer_type_their_pages")
+
+
+def hand_over(reader: Any, at: str) -> None:
+    """To a successor; the engineer then puts the new officer.pub in place."""
+    reader.shell("guilder privacy officer-key --out successor", at)
+    reader.type(OFFICER, "guilder privacy hand-over", at, said="y\n")
+    home = reader.folder / at
+    shutil.copy(home / "successor/officer.pub", home / "officer.pub")
 
 
 def wheel_of_a_recipe(reader: Any, at: str) -> None:

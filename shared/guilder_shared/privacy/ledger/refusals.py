@@ -246,7 +246,8 @@ def other_officer(found: str, wanted: str) -> BudgetSpent:
         f"the officer's key in site.toml is {wanted[:16]}…, the ledger obeys "
         f"{found[:16]}…",
         why="Another key decides only once the old one has signed that it does.",
-        fix="Put the old file back, or have the officer hand over to the new key.",
+        fix="After a hand-over copy the new officer's officer.pub here; else put the "
+        "old file back, or have the officer sign `guilder privacy hand-over` first.",
     )
 
 
