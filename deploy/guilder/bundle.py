@@ -34,6 +34,7 @@ PACKAGES: Final = (
     "guilder_simulations",
 )
 OLDEST_GLIBC: Final = (2, 17)
+OTHERS: Final = ("requirements.txt", "SBOM.cdx.json", "install.sh", "README.txt")
 TEMPLATES: Final = Path(__file__).parent
 
 
@@ -94,10 +95,11 @@ def assemble(folder: Path) -> str:
 
     Args:
         folder: It gets requirements.txt, SBOM.cdx.json, README.txt, SHA256SUMS and
-            install.sh, which ends with 5 (GLD-M008) where a file was changed.
+            install.sh, which ends with 5 (GLD-M008) where a file was changed, is
+            missing or was added.
 
     Returns:
-        SHA-256 of SHA256SUMS, which stands for all.
+        SHA-256 of SHA256SUMS, which stands for all other files.
     """
     wheels = sorted((folder / "wheels").glob("*.whl"))
     needs = needs_of(wheels)
@@ -117,18 +119,14 @@ def assemble(folder: Path) -> str:
     }
     script = _filled("install_bundle.sh", facts)
     durable.write(folder / "install.sh", script.encode(), mode=0o755)
-    files = [
-        *wheels,
-        *(folder / n for n in ("requirements.txt", "SBOM.cdx.json", "install.sh")),
-    ]
+    size = 4 * sum(path.stat().st_size for path in wheels)
+    told = {"version": _version(wheels), "size": f"{size / 1e9:.1f} GB"}
+    text = _filled("bundle_readme.txt", facts | told)
+    durable.write(folder / "README.txt", text.encode())
+    files = [*wheels, *(folder / name for name in OTHERS)]
     sums = "".join(f"{_sha256(p)}  {p.relative_to(folder).as_posix()}\n" for p in files)
     durable.write(folder / "SHA256SUMS", sums.encode())
-    digest = hashlib.sha256(sums.encode()).hexdigest()
-    size = 4 * sum(path.stat().st_size for path in wheels)
-    facts |= {"version": _version(wheels), "size": f"{size / 1e9:.1f} GB"}
-    text = _filled("bundle_readme.txt", {**facts, "digest": digest})
-    durable.write(folder / "README.txt", text.encode())
-    return digest
+    return hashlib.sha256(sums.encode()).hexdigest()
 
 
 def _filled(template: str, facts: Mapping[str, str]) -> str:

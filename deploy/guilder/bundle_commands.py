@@ -21,6 +21,7 @@ def bundle(
 
     For a machine of the same kind without a network: installed there by `sh install.sh`
     without root, compiler or network. README.txt says first what that machine needs.
+    The number printed last, of SHA256SUMS, goes there by another way than the bundle.
     """
     from guilder import bundle as room
 
@@ -38,6 +39,9 @@ def bundle(
         return
     typer.echo((out / "README.txt").read_text("utf-8"), nl=False)
     typer.echo(f"wrote {out}: {num} wheels; SHA256SUMS is {digest}")
+    typer.echo(
+        "next: tell this number, by another way than the bundle, to who installs"
+    )
 
 
 def bill() -> None:
