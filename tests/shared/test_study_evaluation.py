@@ -1,12 +1,17 @@
 """Which charged evaluations a study may ask for."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
+from guilder_shared.settings.mistakes import FileError
 from guilder_shared.study import Study
+from guilder_shared.study import rules as study_rules
+from guilder_simulations.studies import path_of
 
 Make = Callable[..., Study]
 CHARGED = {"on": "charged", "share": 1.0}
@@ -21,8 +26,8 @@ CHARGED = {"on": "charged", "share": 1.0}
         ({"on": "none", "share": 0.5}, {}, "GLD-C132"),
         ({"on": "public-holdout", "largest_loss": 3.0}, {}, "GLD-C132"),
         ({"on": "none", "every": 4}, {}, "GLD-C132"),
-        (CHARGED | {"every": 5}, {}, "GLD-P130"),  # of 16 rounds
-        (CHARGED | {"every": 17}, {}, "GLD-P130"),
+        (CHARGED | {"every": 5}, {}, "GLD-C147"),  # of 16 rounds
+        (CHARGED | {"every": 17}, {}, "GLD-C147"),
     ],
 )
 def test_what_cannot_be_charged_is_a_mistake_of_the_file(
@@ -53,7 +58,34 @@ def test_an_average_of_models_is_not_measured_between_rounds(study_of: Make) -> 
 
     (mistake,) = caught.value.errors()
     (found,) = mistake["ctx"]["error"].found
-    assert found.error_id == "GLD-P130"
+    assert found.error_id == "GLD-C147"
+
+
+@pytest.mark.parametrize("wrong", ["every = 3", "every = 99"])
+def test_a_study_file_with_odd_rounds_of_measuring_is_told_so(
+    wrong: str, tmp_path: Path
+) -> None:
+    """As a file, for the error of a file carries the ids of its mistakes."""
+    text = path_of("breast-cancer").read_text()
+    odd = f'on = "charged"\nshare = 1.0\n{wrong}'
+    (tmp_path / "study.toml").write_text(text.replace('on = "public-holdout"', odd))
+
+    with pytest.raises(FileError) as caught:
+        Study.load(tmp_path / "study.toml")
+
+    assert caught.value.error_id == "GLD-C147"
+
+
+def test_what_contradicts_itself_in_a_study_file_has_a_files_id() -> None:
+    folder = Path(study_rules.__file__).parent
+    ids = {
+        each
+        for path in folder.glob("*.py")
+        for each in re.findall(r"GLD-[A-Z]\d{3}", path.read_text())
+    }
+
+    assert len(ids) > 10
+    assert {each for each in ids if not each.startswith("GLD-C")} == set()
 
 
 @pytest.mark.parametrize(

@@ -42,9 +42,9 @@ def measured_rounds_are_whole(
     if training.rounds % every:
         what = f"is {every}, which does not divide training.rounds = {training.rounds}"
         fix = "Write a divisor: the last figure would have more noise than the others."
-        found.append(Contradiction(where, what, fix, "GLD-P130"))
+        found.append(Contradiction(where, what, fix, "GLD-C147"))
     if training.average is not None:
         what = "given, with training.average: a round begins from another model"
         fix = "Leave one of the two out: only the last model is measured without every."
-        found.append(Contradiction(where, what, fix, "GLD-P130"))
+        found.append(Contradiction(where, what, fix, "GLD-C147"))
     return found
