@@ -185,7 +185,7 @@ def read_site(certificate: x509.Certificate) -> SiteCertificate:
         raise EnrolmentError(
             "GLD-E007",
             f"the certificate of {certificate.subject.rfc4514_string()} is no site's",
-            fix="Use the site.pem that `guilder server init --local-sites …` wrote.",
+            fix="Use the site.pem that `guilder client join` wrote.",
         )
     return SiteCertificate(names[0], public_pem(certificate), keys[0])
 
@@ -209,7 +209,7 @@ def load_certificate(path: Path) -> x509.Certificate:
         raise EnrolmentError(
             "GLD-E006",
             f"{path} is missing or holds no certificate",
-            fix="`guilder server init --local-sites …` makes certificates.",
+            fix="Put it back from a backup, or join anew: `guilder client join TOKEN`.",
         ) from None
 
 

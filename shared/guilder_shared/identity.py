@@ -166,7 +166,7 @@ def read_private(path: Path) -> bytes:
         raise EnrolmentError(
             "GLD-E001",
             f"key file {path} cannot be read: {error.strerror}",
-            fix="`guilder server init --local-sites …` makes keys; check the folder.",
+            fix="Check the path in the file; put the key back from a backup.",
         ) from None
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise EnrolmentError(

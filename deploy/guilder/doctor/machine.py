@@ -21,6 +21,8 @@ from guilder.doctor.finding import Finding, fine, skipped, warning, wrong
 
 GIB: Final = 1 << 30
 PROBE_BYTES: Final = 1 << 20
+MEMINFO: Final = Path("/proc/meminfo")
+GROUPS: Final = Path("/sys/fs/cgroup")
 LITTLE_DISK, LOW_DISK = GIB, 5 * GIB
 LITTLE_MEMORY, LOW_MEMORY = GIB, 3 * GIB
 # CUDA's major version: the oldest Linux driver that runs it (NVIDIA's release notes).
@@ -79,9 +81,9 @@ def disk(folder: Path) -> Finding:
     return fine("machine", told)
 
 
-def memory() -> Finding:
+def memory(meminfo: Path = MEMINFO, groups: Path = GROUPS) -> Finding:
     """How much memory is left, as the system and its limits say."""
-    free = free_memory()
+    free = free_memory(meminfo, groups)
     if free is None:
         return skipped("machine", "memory: this system does not say")
     told = f"memory: {free / GIB:.1f} GiB available"
@@ -94,23 +96,39 @@ def memory() -> Finding:
     return fine("machine", told)
 
 
-def free_memory(
-    meminfo: Path = Path("/proc/meminfo"), groups: Path = Path("/sys/fs/cgroup")
-) -> int | None:
-    """Bytes that may still be taken; None where the system does not say."""
+def free_memory(meminfo: Path = MEMINFO, groups: Path = GROUPS) -> int | None:
+    """Bytes that may still be taken; None where the system does not say.
+
+    What a limit counts as used holds files that were read: the kernel gives those up
+    when memory is asked for, so what is inactive of them counts as free.
+    """
     try:
         found = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text(), re.M)
     except OSError:
         return None
     free = int(found[1]) * 1024 if found else None
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    for limit, used, parts in (
+        ("memory.max", "memory.current", "memory.stat"),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+        ),
     ):
         with contextlib.suppress(OSError, ValueError):
             left = int((groups / limit).read_text()) - int((groups / used).read_text())
+            left += _files_in_memory(groups / parts)
             free = left if free is None else min(free, left)
     return free
+
+
+def _files_in_memory(statistics: Path) -> int:
+    try:
+        text = statistics.read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^(?:total_)?inactive_file (\d+)$", text, re.M)
+    return int(found[1]) if found else 0
 
 
 def gpu(device: str) -> Finding:

@@ -133,9 +133,85 @@ def test_memory_is_the_least_of_what_system_and_limit_leave(tmp_path: Path) -> N
     (groups / "memory.max").write_text("1000000\n")
     (groups / "memory.current").write_text("400000\n")
     assert machine.free_memory(info, groups) == 600_000
+    (groups / "memory.stat").write_text("active_file 7\ninactive_file 300000\n")
+    assert machine.free_memory(info, groups) == 900_000  # files that were read
     (groups / "memory.max").write_text("max\n")
     assert machine.free_memory(info, groups) == 4_000_000 * 1024
     assert machine.free_memory(tmp_path / "none", groups) is None
+
+
+@pytest.mark.parametrize(
+    ("mib", "state", "code"), [(900, "wrong", 2), (2000, "warning", 0), (4000, "ok", 0)]
+)
+def test_little_memory_is_found(
+    tmp_path: Path, mib: int, state: str, code: int
+) -> None:
+    info = tmp_path / "meminfo"
+    info.write_text(f"MemTotal: 9000000 kB\nMemAvailable: {mib * 1024} kB\n")
+
+    found = machine.memory(info, tmp_path)
+
+    assert (found.state, found.exit_code) == (state, code)
+    assert (found.id == "GLD-M003") == (state != "ok")
+
+
+def test_a_disk_with_little_room_is_found(tmp_path: Path) -> None:
+    """A real file system of 8 MiB, where this user may mount one."""
+    code = (
+        "import json, sys; from dataclasses import asdict; from pathlib import Path; "
+    )
+    code += "from guilder.doctor import machine; "
+    code += "print(json.dumps(asdict(machine.disk(Path(sys.argv[1])))))"
+    script = (
+        f'mount -t tmpfs -o size=8m none {tmp_path} && exec "$0" -c "$1" {tmp_path}'
+    )
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount",
+         "sh", "-c", script, sys.executable, code],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if "mount:" in done.stderr or "unshare" in done.stderr:
+        pytest.skip("no mount here")
+
+    found = json.loads(done.stdout)
+
+    assert (found["id"], found["exit_code"]) == ("GLD-M001", 2)
+    assert found["why"]
+    assert found["fix"]
+
+
+def package(folder: Path, name: str, version: str, tag: str = "") -> None:
+    """What an installed wheel leaves of itself."""
+    info = folder / f"{name}-{version}.dist-info"
+    info.mkdir()
+    head = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    (info / "METADATA").write_text(head)
+    (info / "WHEEL").write_text(f"Wheel-Version: 1.0\nTag: {tag or 'py3-none-any'}\n")
+
+
+def test_a_wheel_for_a_newer_glibc_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package(tmp_path, "late", "1.0", "cp311-cp311-manylinux_2_99_x86_64")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    found = machine.c_library()
+
+    assert (found.id, found.exit_code) == ("GLD-M006", 2)
+    assert "2.99" in found.what
+
+
+def test_a_package_of_another_version_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package(tmp_path, "flwr", "0.1")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    (found,) = versions.check()
+
+    assert (found.id, found.exit_code) == ("GLD-M007", 2)
+    assert "flwr is 0.1, needed is " in found.what
+    assert found.fix
 
 
 def test_the_gravest_finding_decides_the_exit_code() -> None:
