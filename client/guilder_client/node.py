@@ -132,7 +132,7 @@ class Node:
                 know this site (GLD-E013), or refuses its certificate (GLD-E014),
                 which has perhaps run out meanwhile (GLD-E008).
         """
-        retry_s = self._pace.first_retry_s
+        retry_s, said = self._pace.first_retry_s, ""
         while not stop.is_set():
             began_s = time.monotonic()
             try:
@@ -145,15 +145,12 @@ class Node:
                 judge_proxy(error)
                 judge_tls(error, self._url)
                 check_dates(load_certificate(self._certificate), self._certificate)
-                first = retry_s == self._pace.first_retry_s  # say it once an outage
-                log.log(
-                    logging.INFO if first else logging.DEBUG,
-                    "no answer from %s: %s",
-                    self._url,
-                    cause_of(error),
-                )
+                cause = cause_of(error)  # said once an outage
+                level = logging.DEBUG if cause == said else logging.INFO
+                log.log(level, "no answer from %s: %s", self._url, cause)
+                said = cause
             if time.monotonic() - began_s > self._pace.longest_retry_s:
-                retry_s = self._pace.first_retry_s
+                retry_s, said = self._pace.first_retry_s, ""
             stop.wait(retry_s * random.uniform(0.5, 1))  # noqa: S311
             retry_s = min(2 * retry_s, self._pace.longest_retry_s)
 

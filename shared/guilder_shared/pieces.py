@@ -210,7 +210,8 @@ def opened(root_id: str, contents: Contents, most_bytes: int) -> Message:
     if message.has_content():
         for record in message.content.values():
             for array in record.values() if isinstance(record, ArrayRecord) else ():
-                array.data = joined[array.data]  # type: ignore[assignment]
+                if isinstance(array.data, bytes):  # equal arrays are one object
+                    array.data = joined[array.data]  # type: ignore[assignment]
     return message
 
 

@@ -20,11 +20,13 @@ def numbers(num_bytes: int) -> bytes:
     return np.random.default_rng(3).bytes(num_bytes)
 
 
-def message_of(record: ArrayRecord) -> tuple[str, dict[str, bytes]]:
+def message_of(
+    record: ArrayRecord, **more: ArrayRecord
+) -> tuple[str, dict[str, bytes]]:
     """A message's name and its objects."""
     said = ConfigRecord({"word": "x"})
     metadata = Metadata(1, "", 1, 2, "", "1", 0.0, 60.0, "train", 1)
-    content = RecordDict({wire.FIELDS: said, wire.MODEL: record})
+    content = RecordDict({wire.FIELDS: said, wire.MODEL: record, **more})
     message = make_message(metadata, content=content)
     nested = get_all_nested_objects(message)
     return message.object_id, {name: each.deflate() for name, each in nested.items()}
@@ -143,3 +145,17 @@ def test_a_landed_piece_has_the_name_of_its_bytes() -> None:
     assert isinstance(piece, Piece)
     assert piece.object_id() == chunk.object_id
     assert len(piece) == len(content)
+
+
+@pytest.mark.parametrize("num_bytes", [1000, LONG])
+def test_two_records_with_the_same_bytes_are_opened(num_bytes: int) -> None:
+    """In a first round a model of zeros goes out with a control variate of zeros."""
+    data = numbers(num_bytes)
+    both = {wire.CONTROL: wire.model_record(data)}
+    name, contents = message_of(wire.model_record(data), **both)
+
+    message = pieces.opened(name, landed(contents, num_bytes), 2 * num_bytes + 1000)
+
+    for record in (wire.MODEL, wire.CONTROL):
+        found = message.content.array_records[record]["bytes"]
+        assert bytes(found.data).endswith(data)
