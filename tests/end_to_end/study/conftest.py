@@ -4,16 +4,21 @@ import functools
 import json
 import os
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import h11
 import pytest
 
 from guilder.consortium import Consortium, found
+from guilder_client.disclosure import Sent
 from guilder_client.settings import SiteFile
 from guilder_client.site import read_ledger
 from guilder_shared import reports
@@ -144,6 +149,108 @@ class Forked(Hospitals):
                 time.sleep(0.01)
         if not names:
             self._parent.communicate()
+
+
+class Tap:
+    """Between one site and the server: two TLS connections, and a copy of requests.
+
+    It holds the server's and the site's keys, as nobody on a real wire does.
+    """
+
+    def __init__(self, folder: Path, site: str, port: int) -> None:
+        keys, own = folder / "server", folder / "sites" / site
+        self._inside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._inside.load_cert_chain(keys / "server.pem", keys / "server.key")
+        self._outside = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._outside.load_verify_locations(own / "ca.pem")
+        self._outside.load_cert_chain(own / "site.pem", own / "site.key")
+        self._server = ("127.0.0.1", port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._copies: list[bytearray] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                plain, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(plain,), daemon=True).start()
+
+    def _serve(self, plain: socket.socket) -> None:
+        try:
+            site = self._inside.wrap_socket(plain, server_side=True)
+            server = self._outside.wrap_socket(
+                socket.create_connection(self._server), server_hostname="127.0.0.1"
+            )
+        except OSError:
+            plain.close()
+            return
+        copy = bytearray()
+        self._copies.append(copy)
+        back = threading.Thread(target=_pump, args=(server, site, None), daemon=True)
+        back.start()
+        _pump(site, server, copy)
+
+    def sent(self) -> Iterator[Sent]:
+        """Every whole request that the site made, connection by connection."""
+        for copy in self._copies:
+            yield from _requests(bytes(copy))
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+def _pump(source: ssl.SSLSocket, sink: ssl.SSLSocket, copy: bytearray | None) -> None:
+    try:
+        while data := source.recv(1 << 16):
+            if copy is not None:
+                copy += data
+            sink.sendall(data)
+    except (OSError, ValueError):
+        pass
+    for each in (source, sink):
+        each.close()
+
+
+def _requests(stream: bytes) -> Iterator[Sent]:
+    """Read HTTP requests as their receiver does; a last one cut off is left out."""
+    reader = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+    reader.receive_data(stream)
+    while True:
+        head = reader.next_event()
+        if not isinstance(head, h11.Request):
+            return
+        body = bytearray()
+        while isinstance(event := reader.next_event(), h11.Data):
+            body += event.data
+        if not isinstance(event, h11.EndOfMessage):
+            return
+        names = tuple(name.decode() for name, _ in head.headers)
+        yield Sent(head.target.decode(), names, bytes(body))
+        reader.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
+        reader.send(h11.EndOfMessage())
+        reader.start_next_cycle()
+
+
+@pytest.fixture
+def tapped() -> Iterator[Callable[[Consortium, str], Tap]]:
+    """Puts a tap between a site and its server, before they are started."""
+    taps: list[Tap] = []
+
+    def put(consortium: Consortium, site: str) -> Tap:
+        file = consortium.site_file(site)
+        text = file.read_text()
+        port = int(text.split("https://127.0.0.1:")[1].split('"')[0])
+        tap = Tap(consortium.folder, site, port)
+        file.write_text(text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{tap.port}"))
+        taps.append(tap)
+        return tap
+
+    yield put
+    for tap in taps:
+        tap.close()
 
 
 Founding = Callable[..., Hospitals]
