@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -89,10 +91,15 @@ def ordinary(folder: Path) -> tuple[tuple[str, ...], str]:
     if os.getuid() or not shutil.which("setpriv") or found.stdout.split() != here:
         return (), sys.executable
     os.chown(own, NOBODY, NOBODY)
-    for path in (folder, *folder.parents):
-        if str(path).startswith("/tmp/"):
-            path.chmod(path.stat().st_mode | 0o111)
     return (*AS_NOBODY,), SYSTEMS
+
+
+@pytest.fixture
+def shared_place() -> Iterator[Path]:
+    """A folder that other users can reach; pytest keeps its own to itself."""
+    with tempfile.TemporaryDirectory(prefix="guilder-bundle-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 @pytest.fixture
