@@ -86,7 +86,8 @@ def fetch(out: Path, names: Iterable[str], *, wheels: Path | None = None) -> Non
             "pip cannot fetch the wheels of the bundle",
             why=said[:300],
             fix="Look at pip's settings (PIP_INDEX_URL, PIP_FIND_LINKS), or give a "
-            "folder of wheels: --wheels.",
+            "folder of wheels: --wheels. An environment that uv made may have no pip: "
+            "`uv pip install pip`.",
         )
 
 

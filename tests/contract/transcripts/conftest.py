@@ -20,38 +20,44 @@ PAGES = sorted(
         *ROOT.glob("deploy/*/*.md"),
     }
 )
-TYPED = {  # page: the test below that types every line of it but those of NOT_TYPED
-    "docs/operator.md": "test_operator_engineer_and_officer_type_their_pages",
-    "docs/site-engineer.md": "test_operator_engineer_and_officer_type_their_pages",
-    "docs/officer.md": "test_operator_engineer_and_officer_type_their_pages",
-    "docs/backup.md": "test_operator_engineer_and_officer_type_their_pages",
-    "docs/researcher.md": "test_a_researcher_types_its_page",
-    "docs/contracts.md": "test_a_researcher_types_its_page",
-    "simulations/README.md": "test_a_researcher_types_its_page",
+PEOPLE = "test_people.py::test_operator_engineer_and_officer_type_their_pages"
+RESEARCH = "test_people.py::test_a_researcher_types_its_page"
+MAKE = "test_make.py::test_a_developer_types_make"
+FLOWER = "test_flower.py::test_a_consortium_on_stock_flower_types_its_page"
+TYPED = {  # page: the test beside this file that types all lines but those below
+    "docs/operator.md": PEOPLE,
+    "docs/site-engineer.md": PEOPLE,
+    "docs/officer.md": PEOPLE,
+    "docs/backup.md": PEOPLE,
+    "docs/researcher.md": RESEARCH,
+    "docs/contracts.md": RESEARCH,
+    "simulations/README.md": RESEARCH,
+    "README.md": MAKE,
+    "CONTRIBUTING.md": MAKE,
+    "benchmarks/README.md": MAKE,
+    "deploy/flower/README.md": FLOWER,
+    "docs/errors/GLD-N070.md": FLOWER,
+    "docs/errors/GLD-N071.md": FLOWER,
 }
-NOT_TYPED = {  # how a line begins: why no test types it, and what stands for it
-    "make ": "it would run the tests inside the tests; targets: test_docs.py",
-    "UV_TORCH_BACKEND=": "it installs; deploy/install.sh: test_install.py",
-    "pip install": "it installs; the wheel is unpacked as pip would instead",
-    "systemctl ": "there is no systemd here; unit files: tests/deploy/test_units.py",
-    "docker ": "there is no Docker here; its files: tests/deploy/test_containers.py",
-    "sudo ": "for containers; tests/deploy/test_containers.py",
-    "guilder server init --local-sites": "for containers; typed by tests/deploy",
-    "export FLWR": "tests/end_to_end/study/test_stock_flower.py",
-    "flower-superlink": "tests/end_to_end/study/test_stock_flower.py",
-    "flower-supernode": "tests/end_to_end/study/test_stock_flower.py",
-    "flwr run": "tests/end_to_end/study/test_stock_flower.py",
-    "mkdir /srv": "tests/end_to_end/study/test_stock_flower.py",
-    "cp study.toml /srv": "tests/end_to_end/study/test_stock_flower.py",
-    "python benchmarks/": "minutes; `make bench`",
+ELSEWHERE = {  # how a line begins: the test of another folder that types it
+    "guilder bundle ": "tests/deploy/bundle/test_whole.py",
+    "sha256sum ": "tests/deploy/bundle/test_attacks.py",
+    "sh install.sh ": "tests/deploy/bundle/test_attacks.py",
+    "guilder server init --local-sites": "tests/deploy/test_containers.py",
+}
+NOT_TYPED = {  # how a line begins: what is missing here, and what stands for it
+    "pip install": "an index of packages; its words: test_lines.py",
+    "systemctl ": "systemd; words: test_lines.py; files: tests/deploy/test_units.py",
+    "docker ": "a container engine; the files: tests/deploy/test_containers.py",
+    "sudo ": "root; what it is for: tests/deploy/test_containers.py",
 }
 SHOWN = {  # pages with a block that is no command: what it is
     "README.md": "what the demo prints, with other figures each time",
     "CONTRIBUTING.md": "the floors, which import-linter holds",
 }
 COMMANDS = re.compile(
-    r"(guilder|make|python|pip|tar|systemctl|docker|sudo|export|mkdir|cp|flwr"
-    r"|flower-\w+|[A-Z_]+=\w+) (?! *->).*"
+    r"(guilder|make|python|pip|tar|systemctl|docker|sudo|export|mkdir|cp|flwr|sh"
+    r"|sha256sum|flower-\w+|[A-Z_]+=\w+) (?! *->).*"
 )
 
 
@@ -71,8 +77,16 @@ class Line:
 
     @property
     def why_not(self) -> str:
-        """Why no test types it; empty if one does."""
-        found = (why for start, why in NOT_TYPED.items() if self.text.startswith(start))
+        """What is missing here to type it; empty if a test does."""
+        return self._of(NOT_TYPED)
+
+    @property
+    def elsewhere(self) -> str:
+        """The test of another folder that types it; empty if one here does."""
+        return self._of(ELSEWHERE)
+
+    def _of(self, kinds: dict[str, str]) -> str:
+        found = (said for start, said in kinds.items() if self.text.startswith(start))
         return next(found, "")
 
     def __str__(self) -> str:
@@ -128,7 +142,7 @@ class Reader:
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
         self.folder, self._stack = folder, stack
-        self.left = [line for line in all_lines() if not line.why_not]
+        self.left = [e for e in all_lines() if not (e.why_not or e.elsewhere)]
         tools = folder / "bin"
         tools.mkdir()
         for name, words in {"guilder": "-m guilder ", "python": ""}.items():
@@ -149,12 +163,14 @@ class Reader:
         self.left.remove(found)
         return found
 
-    def shell(self, text: str, at: str, said: str = "") -> str:
+    def shell(
+        self, text: str, at: str, said: str = "", *, patience_s: float = 300
+    ) -> str:
         """Type something; it must do what it was asked."""
         done = subprocess.run(
             ["sh", "-c", text],
             cwd=self.folder / at, env=self.env, input=said,
-            capture_output=True, text=True, timeout=300, check=False,
+            capture_output=True, text=True, timeout=patience_s, check=False,
         )  # fmt: skip
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         return done.stdout
@@ -180,7 +196,8 @@ class Reader:
         return process
 
     def demand_all_typed(self, test: str) -> None:
-        pages = {page for page, by in TYPED.items() if by == test}
+        pages = {page for page, by in TYPED.items() if by.endswith(f"::{test}")}
+        assert pages
         assert [str(each) for each in self.left if each.page in pages] == []
 
 
@@ -209,5 +226,6 @@ def pages() -> SimpleNamespace:
         },
         typed=TYPED,
         not_typed=NOT_TYPED,
+        elsewhere=ELSEWHERE,
         shown=SHOWN,
     )
