@@ -70,7 +70,7 @@ def ended(run_folder: Path) -> Callable[[], Any]:
     return look
 
 
-@pytest.mark.slow  # stock Flower starts a process for every message
+@pytest.mark.slow(minutes=3)  # stock Flower starts a process for every message
 @pytest.mark.timeout(1200)
 def test_a_consortium_on_stock_flower_types_its_page(
     reader: Any, home: Path, eventually: Callable[..., Any]

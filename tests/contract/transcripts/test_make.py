@@ -60,7 +60,7 @@ def clone(folder: Path) -> None:
         pytest.skip("make has not made this environment")
 
 
-@pytest.mark.slow  # the demo, all checks and a benchmark
+@pytest.mark.slow(minutes=4)  # the demo, all checks and a benchmark
 @pytest.mark.timeout(2400)
 def test_a_developer_types_make(reader: Any) -> None:
     place = reader.folder / "guilder"

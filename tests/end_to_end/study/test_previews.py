@@ -80,7 +80,7 @@ def made(tmp_path: Path) -> Iterator[Any]:
         consortium.stop()
 
 
-@pytest.mark.slow  # real processes: about 20 seconds each
+@pytest.mark.slow(minutes=0.4)  # real processes
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_preview_lists_the_fields_of_every_kind_of_turn(
     kind: str, made: Any, tapped: Any
