@@ -69,7 +69,7 @@ def test_a_developer_types_make(reader: Any) -> None:
     reader.env |= {"ARGS": "tests/shared/test_claims.py", "JOBS": "1"}
     usual = reader.env["PATH"]
 
-    demo = reader.type(README, "make demo ", "guilder")
+    demo = reader.type(README, "make demo", "guilder")
     assert "reports written and verified" in demo
     assert json.loads((place / "guilder-demo/summary.json").read_text())
     for page in (README, CONTRIBUTING):

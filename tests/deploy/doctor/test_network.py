@@ -76,9 +76,11 @@ def answering(keys: Path, shift_s: float = 0.0, *, dated: bool = True) -> Any:
     return handle
 
 
-def look(port: int, keys: Path, host: str = "localhost") -> list[Finding]:
+def look(
+    port: int, keys: Path, host: str = "localhost", patience_s: float = 30.0
+) -> list[Finding]:
     own = tls.KeyFiles.in_folder(keys / "sites" / "north", "site")
-    return network.check(f"https://{host}:{port}", own, patience_s=1.0)
+    return network.check(f"https://{host}:{port}", own, patience_s=patience_s)
 
 
 def last(found: list[Finding]) -> tuple[str, str, int]:
@@ -130,7 +132,7 @@ def test_a_port_whose_packets_are_dropped_is_silent(ours: Path) -> None:
             one.connect_ex(address)
             waiting.append(one)
 
-        found = look(address[1], ours, host="127.0.0.1")
+        found = look(address[1], ours, "127.0.0.1", patience_s=1.0)
 
         for one in waiting:
             one.close()
@@ -140,7 +142,9 @@ def test_a_port_whose_packets_are_dropped_is_silent(ours: Path) -> None:
 def test_a_port_that_accepts_and_says_nothing_is_no_server(
     ours: Path, serve: Serve
 ) -> None:
-    found = look(serve(lambda plain: threading.Event().wait(5)), ours)
+    silent = serve(lambda plain: threading.Event().wait(5))
+
+    found = look(silent, ours, patience_s=1.0)
 
     assert last(found) == ("GLD-N094", "wrong", 3)
 
