@@ -14,7 +14,7 @@ NEAR = re.compile(
 )
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1.5)
 @pytest.mark.timeout(600)
 def test_no_socket_of_the_demo_leaves_this_machine(tmp_path: Path) -> None:
     if shutil.which("strace") is None:

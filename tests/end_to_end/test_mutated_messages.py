@@ -294,7 +294,7 @@ def test_a_thousand_spoilt_messages_are_refused_by_name(decoder: str) -> None:
     spoil(decoder, 1_000, seed=1)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=0.3)
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("decoder", CASES)
 def test_a_hundred_thousand_spoilt_messages_are_refused_by_name(decoder: str) -> None:

@@ -147,7 +147,7 @@ def test_the_bounds_of_the_study_of_persons_are_those_of_its_sibling() -> None:
     assert tables.needed(persons.site_contract)[-1] == "customer_id"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=2)
 @pytest.mark.timeout(1800)
 def test_card_fraud_is_learnt_while_each_customer_is_hidden(tmp_path: Path) -> None:
     aucs = [

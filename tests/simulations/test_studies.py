@@ -88,7 +88,7 @@ def test_breast_cancer_reaches_its_auc_at_epsilon_three(tmp_path: Path) -> None:
     assert mean_auc(tmp_path, "breast-cancer") >= 0.97
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=2)
 @pytest.mark.timeout(1800)
 def test_card_fraud_loses_little_to_privacy(tmp_path: Path) -> None:
     private = mean_auc(tmp_path / "private", "card-fraud")

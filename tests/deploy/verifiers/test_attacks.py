@@ -257,7 +257,7 @@ def test_whatever_a_dishonest_site_signs_gets_one_verdict(
     assert disagreements(made, verdicts, 7, 25) == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1.5)
 @pytest.mark.timeout(1200)
 def test_whatever_a_dishonest_site_signs_gets_one_verdict_many_times(
     made: Files, verdicts: Verdicts

@@ -76,7 +76,7 @@ def test_over_bad_lines_the_model_is_that_of_an_undisturbed_run(
     assert sum(done[fault] for fault in DISTURBING) >= 3
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=5)
 @pytest.mark.timeout(2400)
 def test_a_thousand_rounds_over_bad_lines(found: Founding, line: Line) -> None:
     done = proxied(found, line, 1_000, seed=secrets.randbelow(2**31), chances=USUAL)

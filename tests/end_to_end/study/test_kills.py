@@ -123,7 +123,7 @@ def test_killed_two_hundred_times_it_ends_with_the_undisturbed_model(
     ends_undisturbed(found_forked, rounds=700, seed=seed, num_kills=200)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1.5)
 @pytest.mark.timeout(1200)
 def test_a_private_run_survives_at_least_twenty_kills(found: Founding) -> None:
     seed = secrets.randbelow(2**31)

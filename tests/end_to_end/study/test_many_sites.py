@@ -10,7 +10,7 @@ import pytest
 BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "many_sites.py"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=2)
 @pytest.mark.timeout(1500)
 def test_fifty_sites_finish_a_study_while_a_hundred_idle_ones_stay_connected() -> None:
     done = subprocess.run(

@@ -224,7 +224,7 @@ def test_one_changed_byte_is_found(ledger: Ledger, tmp_path: Path) -> None:
     assert undetected(path, range(0, size, size // 200)) == []
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=2)
 @pytest.mark.timeout(1200)
 def test_any_changed_byte_is_found(ledger: Ledger, tmp_path: Path) -> None:
     path = reports.write(ledger, tmp_path)
