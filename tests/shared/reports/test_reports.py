@@ -217,8 +217,8 @@ def undetected(path: Path, positions: range) -> list[int]:
     return missed
 
 
-def test_one_changed_byte_is_found(ledger: Ledger, tmp_path: Path) -> None:
-    path = reports.write(ledger, tmp_path)
+def test_one_changed_byte_is_found(ledger: Ledger, memory: Path) -> None:
+    path = reports.write(ledger, memory)
     size = path.stat().st_size
 
     assert undetected(path, range(0, size, size // 200)) == []
@@ -226,8 +226,8 @@ def test_one_changed_byte_is_found(ledger: Ledger, tmp_path: Path) -> None:
 
 @pytest.mark.slow(minutes=2)
 @pytest.mark.timeout(1200)
-def test_any_changed_byte_is_found(ledger: Ledger, tmp_path: Path) -> None:
-    path = reports.write(ledger, tmp_path)
+def test_any_changed_byte_is_found(ledger: Ledger, memory: Path) -> None:
+    path = reports.write(ledger, memory)
 
     assert undetected(path, range(path.stat().st_size)) == []
 
