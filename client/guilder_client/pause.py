@@ -7,10 +7,13 @@ each upload, so it works at once, beside a running client, and survives a restar
 Review, mathematics: the switch knows no row; that a site is paused, and since when, the
 server can see. A turn that was charged stays charged, and its sealed bytes leave when
 the pause ends, or never.
-Review, crash order: the file is durable before the command returns.
+Review, crash order: the file is durable before the command returns. Where the disk has
+no room for its word it is made empty, which needs none, and is a pause at once.
 """
 
+import contextlib
 import json
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,15 +42,29 @@ class Pause:
         self._path = folder / "pause.json"
 
     def begin(self, *, now: bool) -> Paused:
-        """Pause the site; durable when this returns.
+        """Pause the site; durable when this returns. On a full disk it is one at once.
 
         Args:
             now: Also what a turn has computed already stays here.
+
+        Raises:
+            OSError: The folder takes not even a name: the site is not paused.
         """
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        told = {"since": since, "now": now}
-        durable.write(self._path, json.dumps(told).encode(), mode=durable.OWNER_ONLY)
+        told = json.dumps({"since": since, "now": now}).encode()
+        try:
+            durable.write(self._path, told, mode=durable.OWNER_ONLY)
+        except OSError:
+            self._make_empty()
+            return Paused(since, now=True)
         return Paused(since, now)
+
+    def _make_empty(self) -> None:
+        with contextlib.suppress(OSError):
+            self._path.with_name(f"{self._path.name}.part").unlink()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        durable.write_through(os.open(self._path, flags, durable.OWNER_ONLY), b"")
+        durable.sync_folder(self._path.parent)
 
     def end(self) -> bool:
         """Let the site go on; False if it was not paused."""

@@ -1,5 +1,6 @@
 """A person stops what leaves: at once, beside a running client, and for good."""
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -142,6 +143,28 @@ def test_a_pause_is_durable_before_the_command_returns(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", child, str(tmp_path)], check=False)
 
     assert Pause(tmp_path).holds()
+
+
+@pytest.mark.parametrize("before", ["", "paused"])
+def test_a_full_disk_cannot_keep_a_person_from_pausing(
+    small_disk: Path, before: str
+) -> None:
+    switch = Pause(small_disk)
+    if before:
+        switch.begin(now=False)
+    with contextlib.suppress(OSError), (small_disk / "full").open("wb", 0) as file:
+        while file.write(bytes(4096)):
+            pass
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "one more").write_bytes(b"x")
+
+    state = switch.begin(now=True)
+
+    assert state.now
+    assert switch.holds()
+    assert not (small_disk / "pause.json.part").exists()
+    assert switch.end()
+    assert not switch.holds()
 
 
 def large() -> RecordDict:
