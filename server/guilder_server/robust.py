@@ -8,13 +8,16 @@ Review, mathematics: a function of updates that are private already. With at mos
 sites hostile, the median (k < n / 2) and the mean without the k' >= k largest and
 smallest lie, in each coordinate, between values that honest sites sent. Honest sites
 whose data differ pull the median as well: it is no mean.
-Review, crash order: the files are scratch. Killed, the round is asked again and the
-sites send the same bytes.
+Review, crash order: the files are scratch and have no name, so that however the server
+ends nobody finds one site's update in them. The round is asked again and the sites send
+the same bytes.
 
 Source: Yin et al. 2018, "Byzantine-robust distributed learning".
 """
 
+import contextlib
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -22,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from guilder_server.aggregate import Numbers
+from guilder_shared.durable import OWNER_ONLY
 from guilder_shared.messages import Weights
 
 Values = npt.NDArray[np.float32]  # shape (sites, coordinates)
@@ -51,7 +55,7 @@ class Spill:
     """The updates of one round, one after the other in one file; made empty.
 
     Args:
-        path: Scratch; whatever lies there is replaced.
+        path: Where the file is made; its name is taken away at once.
         shapes: Of the model's parameters.
         rule: From values, shape (sites, coordinates), to one per coordinate.
     """
@@ -62,7 +66,7 @@ class Spill:
         shapes: Mapping[str, tuple[int, ...]],
         rule: Callable[[Values], Numbers],
     ) -> None:
-        self._path, self._rule = path, rule
+        self._rule = rule
         self._starts: dict[str, int] = {}
         self._width = 0
         for name, shape in shapes.items():
@@ -70,23 +74,32 @@ class Spill:
             self._width += math.prod(shape)
         self._values: Values | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
+        path.unlink(missing_ok=True)  # an older server left it under its name
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        self._file = os.fdopen(os.open(path, flags, OWNER_ONLY), "w+b")
+        path.unlink()
 
     def fold(self, update: Weights) -> None:
-        """Keep one site's update, checked before; its memory is free afterwards."""
-        with self._path.open("ab") as file:
-            for name in self._starts:
-                np.ascontiguousarray(update[name], dtype=np.float32).tofile(file)
+        """Keep one site's update, checked before; its memory is free afterwards.
+
+        Raises:
+            OSError: The disk refuses, and says why.
+        """
+        for name in self._starts:
+            flat = np.ascontiguousarray(update[name], dtype=np.float32).reshape(-1)
+            self._file.write(flat.data)
+        self._file.flush()
 
     def centre(self, name: str, block: slice) -> Numbers:
         """What the rule makes of one parameter, flattened, in one block."""
         if self._values is None:
-            mapped = np.memmap(self._path, np.float32, "r")
+            mapped = np.memmap(self._file, np.float32, "r")
             self._values = mapped.reshape(-1, self._width)
         start = self._starts[name]
         return self._rule(self._values[:, start + block.start : start + block.stop])
 
     def clear(self) -> None:
-        """Remove the file."""
+        """Give the file's room back."""
         self._values = None
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what a full disk did not take
+            self._file.close()

@@ -1,6 +1,8 @@
 """Strategies: the same bytes in any order, and what each does to the model."""
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +124,52 @@ def test_nothing_is_left_on_disk_after_a_round(tmp_path: Path) -> None:
     course.go(updates_of(1))
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nobody_finds_one_sites_update_on_disk(tmp_path: Path) -> None:
+    """Neither beside a running round, nor after a server that was killed in one."""
+    scratch = tmp_path / "run" / "updates.tmp"
+    child = (
+        "import os, sys; from pathlib import Path; import numpy as np; "
+        "from guilder_server import robust; scratch = Path(sys.argv[1]); "
+        "spill = robust.Spill(scratch, {'w': (6,)}, robust.median); "
+        "spill.fold({'w': np.arange(6, dtype=np.float32)}); "
+        "print(os.listdir(scratch.parent)); "
+        "[link] = [f for f in os.listdir('/proc/self/fd') if 'updates.tmp' in "
+        "os.path.realpath('/proc/self/fd/' + f)]; "
+        "print(oct(os.fstat(int(link)).st_mode & 0o777), flush=True); "
+        "os.kill(os.getpid(), 9)"
+    )
+    scratch.parent.mkdir()
+    scratch.write_bytes(b"of an older server")
+
+    done = subprocess.run(
+        [sys.executable, "-c", child, str(scratch)], capture_output=True, text=True
+    )
+
+    assert done.stdout.split() == ["[]", "0o600"]
+    assert list(scratch.parent.iterdir()) == []
+
+
+def test_a_disk_without_room_for_updates_is_named(tmp_path: Path) -> None:
+    child = (
+        "import resource, sys; from pathlib import Path; import numpy as np; "
+        "from guilder_server import robust, service; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); "
+        "spill = robust.Spill(Path(sys.argv[1]), {'w': (20_000,)}, robust.median); "
+        "update = {'w': np.zeros(20_000, np.float32)}; spill.fold(update)\n"
+        "try:\n spill.fold(update)\n"
+        "except OSError as error:\n print(service.not_written(error))\n"
+        "spill.clear()"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", child, str(tmp_path / "updates.tmp")],
+        capture_output=True,
+        text=True,
+    )
+
+    assert "GLD-R031 the run's folder cannot be written: File too large" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["median", "trimmed-mean"])
