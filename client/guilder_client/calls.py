@@ -117,7 +117,11 @@ class Calls(FleetHttpClient):
             body = memoryview(content)
         whole = [memoryview(head), body, memoryview(after.SerializeToString())]
         with closing(self._ask("push-object", request, whole)) as answer:
-            stored = message_pb2.PushObjectResponse.FromString(answer.read()).stored
+            told = answer.read()
+        try:
+            stored = message_pb2.PushObjectResponse.FromString(told).stored
+        except DecodeError:
+            raise ValueError("an answer that is none") from None
         if not stored:
             raise ValueError("an object that was not stored")
 

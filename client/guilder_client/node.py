@@ -233,6 +233,8 @@ class Node:
     def _fetch(self, run_id: int, tree: ObjectTree) -> Contents:
         """Every object of a message; what came before a line broke is there already."""
         names = list(dict.fromkeys(n.object_id for n in iterate_object_tree(tree)))
+        if self._client.message_bytes > LARGEST_MESSAGE:  # room is made by this word
+            raise ValueError("GLD-N129 a message larger than any")
         contents = self._incoming.begin(names, self._client.message_bytes)
         num_bytes = sum(map(len, contents.values()))
         for name in names:
