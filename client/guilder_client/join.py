@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from guilder_client import relay, skeleton
+from guilder_client.outage import judge_dates
 from guilder_client.settings import ProxyLines, SiteFile
 from guilder_shared import authority, drafts, durable, tunnel
 from guilder_shared.certificates import load_certificate, load_tls_key
@@ -77,7 +78,8 @@ def join(token: Token, folder: Path, *, wait_s: float, tell: Tell) -> Path:
         EnrolmentError: The server is not the token's (GLD-E051), the folder is
             another member's (GLD-E066), approval did not come (GLD-E064), or what
             the server says: GLD-E010, E052 to E058, E063.
-        NetworkError: The server cannot be reached (GLD-N080).
+        NetworkError: The server cannot be reached (GLD-N080), or its certificate is of
+            another time than this machine's clock (GLD-N135).
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     root = _root(token)
@@ -200,6 +202,7 @@ def _shake_hands(token: Token, context: ssl.SSLContext) -> list[x509.Certificate
         ):
             return [x509.load_der_x509_certificate(der) for der in _shown(secure)]
     except ssl.SSLCertVerificationError as error:
+        judge_dates(error, f"{token.host}:{token.port}")
         raise _another_server(token, error.verify_message) from None
     except (OSError, ValueError) as error:
         raise NetworkError(

@@ -16,6 +16,7 @@ from guilder_shared.tunnel import is_this_machine
 
 AHEAD_S = 5.0  # Flower's SYSTEM_TIME_TOLERANCE: a header signed later is refused
 OLDEST_HEADER_S = 300.0
+OTHER_TIMES = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 
 
 def judge_clock(date: str) -> None:
@@ -68,12 +69,14 @@ def judge_tls(error: Exception, url: str) -> None:
     """Raise if TLS failed for good: a certificate was refused on either side.
 
     Raises:
+        NetworkError: GLD-N135 its certificate is of another time than our clock's.
         EnrolmentError: GLD-E012 we do not believe the server, GLD-E014 it not us.
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, ssl.SSLCertVerificationError):
+        judge_dates(cause, url)
         raise EnrolmentError(
             "GLD-E012",
             f"{url} is not a server of this consortium: {cause.verify_message}",
@@ -86,6 +89,28 @@ def judge_tls(error: Exception, url: str) -> None:
             f"{url} refused this site's certificate: {reason}",
             fix="Ask the operator for new keys; an old certificate may have run out.",
         )
+
+
+def judge_dates(error: ssl.SSLCertVerificationError, place: str) -> None:
+    """Raise if all that is wrong with a certificate are its dates, by our clock.
+
+    Args:
+        error: Why the handshake ended.
+        place: The server, as the person wrote it.
+
+    Raises:
+        NetworkError: GLD-N135, with this machine's time.
+    """
+    if error.verify_code not in OTHER_TIMES:
+        return
+    now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    raise NetworkError(
+        "GLD-N135",
+        f"the {error.verify_message} at {place}, and this machine says {now}",
+        why="Nothing was sent. It may be the right server, seen by a wrong clock.",
+        fix="Set the clock, best by NTP (`timedatectl set-ntp true`). If it is right, "
+        "tell the operator that the server's certificate is not.",
+    )
 
 
 def is_loopback(url: str) -> bool:
