@@ -13,11 +13,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import (
+    SECP256R1,
+    generate_private_key,
+)
 from flwr.app import Message, Metadata, RecordDict
 from flwr.app.message import make_message, remove_content_from_message
 from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.common.serde import message_to_proto
-from flwr.proto import fleet_pb2, message_pb2
+from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2
 from flwr.proto.node_pb2 import Node as FlowerNode
 from flwr.supercore.constant import (
     FLEET_HTTP_PUBLIC_KEY_HEADER,
@@ -36,11 +40,13 @@ from flwr.supercore.primitives.asymmetric import (
 from google.protobuf.message import DecodeError
 
 from guilder_client.node import _inflate
+from guilder_server import aggregate
 from guilder_server.edge import Request
 from guilder_server.fleet import FLEET, Fleet
 from guilder_server.links import Links
 from guilder_server.uploads import UploadGate
-from guilder_shared import telling, wire
+from guilder_shared import authority, telling, wire, witnessing
+from guilder_shared.compression import pack_update, unpack_update
 from guilder_shared.errors import GuilderError
 from guilder_shared.identity import SigningKey
 from guilder_shared.messages import (
@@ -213,11 +219,59 @@ def an_order() -> bytes:
     ).to_json()
 
 
+def an_update(compression: Any, num_measured: int) -> Case:
+    """What the server does with an update before it is folded."""
+    update = unpack(MODEL, SHAPES)
+    measured = np.ones(num_measured, np.float32) if num_measured else None
+
+    def read(data: bytes) -> None:
+        aggregate.check(unpack_update(data, SHAPES, compression, num_measured))
+
+    return pack_update(update, compression, measured), read
+
+
+def a_witness(data: bytes) -> None:
+    with contextlib.suppress(ValueError):  # what the client takes for no answer
+        witnessing.read(data)
+
+
+def node_of(number: int) -> Any:
+    return FlowerNode(node_id=number)
+
+
+FLEET_CALLS: dict[str, Callable[[int], Any]] = {
+    "activate-node": lambda _: fleet_pb2.ActivateNodeRequest(
+        public_key=b"k" * 90, heartbeat_interval=15
+    ),
+    "deactivate-node": lambda n: fleet_pb2.DeactivateNodeRequest(node_id=n),
+    "send-node-heartbeat": lambda n: heartbeat_pb2.SendNodeHeartbeatRequest(
+        node=node_of(n), heartbeat_interval=15
+    ),
+    "pull-messages": lambda n: fleet_pb2.PullMessagesRequest(node=node_of(n)),
+    "pull-object": lambda n: message_pb2.PullObjectRequest(
+        node=node_of(n), run_id=1, object_id="a" * 64
+    ),
+    "confirm-message-received": lambda n: message_pb2.ConfirmMessageReceivedRequest(
+        node=node_of(n), run_id=1, message_object_id="a" * 64
+    ),
+}
 CASES: dict[str, Callable[[], Case]] = {
     **{
         name: lambda both=both: on_flower(*both)  # type: ignore[misc]
         for name, both in CONTENTS.items()
     },
+    **{
+        path: lambda path=path, body=body: at_the_fleet(path, body)  # type: ignore[misc]
+        for path, body in FLEET_CALLS.items()
+    },
+    "update in 8 bits": lambda: an_update("int8", 0),
+    "update in 8 bits, and figures": lambda: an_update("int8", 7),
+    "update and figures": lambda: an_update(None, 7),
+    "witness": lambda: (witnessing.write(HEAD), a_witness),
+    "request to join": lambda: (
+        authority.make_request(generate_private_key(SECP256R1()), "bank-a", "ab" * 32),
+        authority.read_request,
+    ),
     "model": lambda: (MODEL, lambda data: unpack(data, SHAPES)),
     "study": lambda: (STUDY.canonical(), Study.from_canonical),
     "order": lambda: (an_order(), Order.parse),

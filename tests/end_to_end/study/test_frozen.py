@@ -1,4 +1,4 @@
-"""A process that stands still answers no packet and ends no line: both ends are half open."""
+"""A process that stands still answers nothing and ends no line: it is half open."""
 
 import os
 import signal
