@@ -78,6 +78,7 @@ class Cohort:
     def choose(self, awaited: Iterable[str] = ()) -> list[Member]:
         """The members of the next round, by name; newcomers are offered the run.
 
+        A member who was shut out is none any more; let in again, it is a newcomer.
         Waits for `min_sites` members, and a few seconds more for `awaited` names
         (those of the round before), at most one round deadline.
 
@@ -89,6 +90,7 @@ class Cohort:
         start = time.monotonic()
         deadline_s = self.study.aggregation.round_deadline_s
         while True:
+            self._let_go()
             self._offer_to_newcomers()
             waited_s = time.monotonic() - start
             enough = len(self.members) >= self.study.aggregation.min_sites
@@ -140,6 +142,13 @@ class Cohort:
         }
         for _ in self.sites.ask(contents, wire.CLOSE, group="close", timeout_s=CLOSE_S):
             pass
+
+    def _let_go(self) -> None:
+        """Wait for nobody who was revoked or removed: rounds would end at deadlines."""
+        for site, member in list(self.members.items()):
+            if not self.sites.belongs(member.node_id):
+                del self.members[site]
+                self._met.discard(member.node_id)
 
     def _offer_to_newcomers(self) -> None:
         resting = {node for node, at in self._again.items() if at > time.monotonic()}

@@ -51,6 +51,10 @@ class Sites:
         """The site's name by its certificate; None where the Grid knows none."""
         return None if self._names is None else self._names().get(node_id)
 
+    def belongs(self, node_id: int) -> bool:
+        """Whether a node may come back: it is in the roster, where there is one."""
+        return self._names is None or node_id in self._names()
+
     def ask(
         self,
         contents: Mapping[int, RecordDict],

@@ -40,11 +40,17 @@ Behave = Callable[[str, TurnRequest], TurnReply]
 
 
 class ComingAndGoing(InProcessGrid):
-    """A Grid from which some sites are away for a time."""
+    """A Grid from which some sites are away for a time, or shut out."""
 
-    def __init__(self, app: ClientApp, names: tuple[str, ...], away: set[str]) -> None:
+    def __init__(
+        self, app: ClientApp, names: tuple[str, ...], away: set[str], shut: set[str]
+    ) -> None:
         super().__init__(app, names)
-        self._away = away
+        self._away, self._shut = away, shut
+
+    def site_names(self) -> dict[int, str]:
+        names = super().site_names()
+        return {n: name for n, name in names.items() if name not in self._shut}
 
     def get_node_ids(self) -> list[int]:
         return [n for n, name in self.site_names().items() if name not in self._away]
@@ -55,10 +61,12 @@ class Trial:
 
     Attributes:
         away: Names of the sites that are not online; may change in mid-run.
+        shut_out: And of those that the operator revoked.
     """
 
     def __init__(self) -> None:
         self.away: set[str] = set()
+        self.shut_out: set[str] = set()
 
     names = ("a", "b", "c")
     plan = Plan(1.0, 5, 1e-3)
@@ -130,7 +138,9 @@ class Trial:
             store = RunStore.create(folder, study, facts)
         try:
             task = rounds.Run(study, self.plan, store, lambda _weights: {})
-            grid = ComingAndGoing(app or self.app(), self.names, self.away)
+            grid = ComingAndGoing(
+                app or self.app(), self.names, self.away, self.shut_out
+            )
             return rounds.run(task, Sites(grid))
         finally:
             store.close()

@@ -115,6 +115,31 @@ def test_a_site_that_joins_late_takes_part_from_the_next_round_on(
     assert seen == [(3, 1)]
 
 
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_a_site_that_is_shut_out_is_not_waited_for_until_it_is_let_in_again(
+    trial: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comes_back: bool
+) -> None:
+    asked: dict[str, int] = {}
+    real = Sites.ask
+
+    def ask(self: Sites, contents: Any, kind: str, **options: Any) -> Any:
+        if kind == wire.TURN:
+            asked.setdefault(options["group"], len(contents))
+        return real(self, contents, kind, **options)
+
+    def behave(name: str, request: TurnRequest) -> Any:
+        if (name, request.round_no) == ("a", 1):
+            trial.shut_out.add("c")  # its answer to round 1 is on its way
+        if (name, request.round_no) == ("b", 2) and comes_back:
+            trial.shut_out.clear()
+        return trial.honest(name, request)
+
+    monkeypatch.setattr(Sites, "ask", ask)
+    trial.run(tmp_path, trial.app(behave), trial.with_quorum(2))
+
+    assert asked == {"1": 3, "2": 2, "3": 3 if comes_back else 2}
+
+
 def test_a_site_that_is_always_busy_cannot_keep_a_round_open(
     trial: Any, tmp_path: Path
 ) -> None:
