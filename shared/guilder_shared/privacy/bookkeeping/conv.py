@@ -8,13 +8,14 @@ product of the signal (what came back) with the image shifted by that offset; fo
 transposed convolution the image is what came back and the signal is the input. So one
 code serves both. Per-unit gradients are made by one batched product an offset, without
 unfolding; or norms come from Gram matrices of places, where the patches' Gram is the
-sum of K shifted windows of the pixels' Gram.
+sum of K shifted windows of the pixels' Gram; zeros around the image add nothing to it.
+Gram matrices are made of some rows at once, isolated of all: a row's are its own.
 Review, crash order: in memory only.
 """
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ from guilder_shared.privacy.bookkeeping.parts import (
 )
 from guilder_shared.privacy.bookkeeping.sums import Into
 
+_GRAM_NUMBERS = 1 << 19  # of Gram matrices made at once: 2 MiB
 _GHOST_PLACES = 256  # above, Gram matrices of places are too large to be worth it
 
 
@@ -166,11 +168,10 @@ class ConvPart(Part):
 
     def _single(self) -> Tensor:
         """As `_shifted`, by torch's own weight gradient of one row at a time."""
-        rows = len(self.grads)
-        out = self.grads.new_empty(rows, *self.layer.weight.shape)
-        pairs = zip(out, self.inputs[:, None], self.grads[:, None], strict=True)
-        for row, a, g in pairs:
-            row.copy_(self._torch_weight(a, g))
+        out = self.grads.new_empty(len(self.grads), *self.layer.weight.shape)
+        pairs = zip(self.inputs[:, None], self.grads[:, None], strict=True)
+        for row, (a, g) in enumerate(pairs):  # not stacked: that is twice the memory
+            out[row] = self._torch_weight(a, g)
         return out
 
     def _torch_weight(self, inputs: Tensor, grads: Tensor) -> Tensor:
@@ -213,35 +214,58 @@ class ConvPart(Part):
             self.kept["bias"] = self.grads.flatten(2).sum(2)
             square += square_norms(self.kept["bias"])
         if "weight" in self.names:
-            flat = self.signal().flatten(2)
-            square += ghost_square_norms(
-                self._patch_gram(),
-                torch.bmm(flat.mT, flat),
-                self._exact,
-                width=max(
-                    x.numel() for x in (self.layer.weight[0], self.layer.weight[:, 0])
-                ),
-            )
+            square += self._ghost_norms()
         return square
 
-    def _patch_gram(self) -> Tensor:
+    def _ghost_norms(self) -> Tensor:
+        """Of the weight, from Gram matrices of few rows at once: they fit the cache."""
+        rows, places = len(self.grads), self._places()
+        most = max(1, _GRAM_NUMBERS // max(1, places) ** 2)
+        if self.units.isolated or self.grads.is_cuda:
+            most = max(1, rows)  # all rows alike; nothing to gain
+        weight, signal = self.layer.weight, self.signal().flatten(2)
+        width = max(x.numel() for x in (weight[0], weight[:, 0]))
+        image, pads = self.unpadded()
+        found = [signal.new_empty(0, dtype=torch.float64)]
+        for first in range(0, rows, most):
+            some = slice(first, first + most)
+
+            def exact(units: Tensor, first: int = first) -> Tensor:
+                return self._exact(units + first)
+
+            grads = torch.bmm(signal[some].mT, signal[some])
+            inputs = self._patch_gram(image[some], pads)
+            found.append(ghost_square_norms(inputs, grads, exact, width=width))
+        return torch.cat(found)
+
+    def unpadded(self) -> tuple[Tensor, Sequence[int]]:
+        """The image, and how many zeros are missing before it on each axis."""
+        if self.layer.padding_mode != "zeros":
+            return self.image(), [0] * len(self.layer.kernel_size)
+        return self.inputs, self.layer._reversed_padding_repeated_twice[-2::-2]
+
+    def _patch_gram(self, image: Tensor, pads: Sequence[int]) -> Tensor:
         """Gram of patches: K shifted windows of the pixels' Gram, (B, T, T)."""
-        image = self.image()
         rows, _, *shape = image.shape
+        size, places = self.signal().shape[2:], self._places()
         flat = image.flatten(2)
         pixels = torch.bmm(flat.mT, flat).view(rows, *shape, *shape)
-        # The windows slide over both sets of axes: first one, then the other.
-        total: Tensor | None = None
+        total = pixels.new_zeros(rows, *size, *size)
         for offset in itertools.product(*map(range, self.layer.kernel_size)):
-            window = pixels[(slice(None), *self._slices(offset), *self._slices(offset))]
-            total = window.clone() if total is None else total.add_(window)
-        assert total is not None
-        return total.view(rows, self._places(), self._places())
+            axes = enumerate(zip(offset, pads, shape, strict=True))
+            met = [self._met(axis, *where) for axis, where in axes]
+            here, there = [x for x, _ in met], [x for _, x in met]
+            # a window slides over both sets of axes at once; beyond the image are zeros
+            total[(slice(None), *here, *here)] += pixels[(slice(None), *there, *there)]
+        return total.view(rows, places, places)
 
-    def _slices(self, offset: tuple[int, ...]) -> tuple[slice, ...]:
-        layer, shape = self.layer, self.signal().shape[2:]
-        axes = zip(offset, layer.stride, layer.dilation, shape, strict=True)
-        return tuple(slice(o * d, o * d + s * (n - 1) + 1, s) for o, s, d, n in axes)
+    def _met(self, axis: int, at: int, pad: int, size: int) -> tuple[slice, slice]:
+        """The signal's places where this offset meets the image, and the image's."""
+        stride, shift = self.layer.stride[axis], at * self.layer.dilation[axis] - pad
+        begin = max(0, -(shift // stride))
+        most = min(self.signal().shape[2 + axis], (size - 1 - shift) // stride + 1)
+        num, first = max(0, most - begin), stride * begin + shift
+        return slice(begin, begin + num), slice(first, first + stride * num, stride)
 
     def _exact(self, units: Tensor) -> Tensor:
         """Square norms of a few units in float64."""
@@ -283,6 +307,10 @@ class ConvTransposePart(ConvPart):
     @override
     def signal(self) -> Tensor:
         return self.inputs
+
+    @override
+    def unpadded(self) -> tuple[Tensor, Sequence[int]]:
+        return self.grads, self.layer.padding
 
     def _flat_fits(self) -> bool:
         return False  # output padding may leave lines that no window reaches

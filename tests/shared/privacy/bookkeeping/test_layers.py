@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from guilder_shared.privacy.bookkeeping import conv
 from guilder_shared.privacy.bookkeeping.engine import CLIP_MARGIN
 from guilder_shared.privacy.bookkeeping.parts import Units, find
 from guilder_shared.privacy.bookkeeping.step import make_private_step
@@ -189,6 +190,32 @@ def test_every_strategy_gives_the_same_sum(name: str) -> None:
         for dtype in EXACT:
             compare(around(layer), inputs, dtype, strategy=strategy)
         compare(around(layer), inputs, strategy=strategy, isolated=True)
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 2, 5])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_gram_matrices_of_few_rows_at_once_find_the_row_that_cancels(
+    kind: Callable[..., nn.Module], rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = kind(4, 3, 3, stride=2, bias=False)
+    inputs = random(5, 4, 9, 9).float()
+    with torch.no_grad():
+        grads = random(*layer(inputs).shape, seed=1).float()
+    image, signal = (inputs, grads) if kind is nn.Conv2d else (grads, inputs)
+    # row 3 sees the same everywhere, and what comes back adds up to almost nothing
+    image[3] = 1.0
+    signal[3] -= signal[3].mean((1, 2), keepdim=True) - 1e-2
+    places = signal[0, 0].numel()
+    monkeypatch.setattr(conv, "_GRAM_NUMBERS", rows_at_once * places**2)
+    rule, names, units = find(layer), frozenset({"weight"}), Units(5)
+    assert rule is not None
+
+    with torch.no_grad():
+        found = rule(layer, names, inputs, grads, units, "ghost").square_norms()
+        wide = rule(layer, names, inputs.double(), grads.double(), units, "shift")
+        wanted = wide.square_norms()
+
+    assert found.numpy() == pytest.approx(wanted.numpy(), rel=1e-5)
 
 
 @pytest.mark.parametrize("isolated", [False, True])
