@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 Exact = Callable[[Tensor], Tensor]
+Sizes = tuple[float, int, int, torch.dtype]
 
 _BLOCK = 1024
 _SUSPECT = 2.0**-10  # square norms below this part of M**2 are computed again
@@ -175,6 +176,12 @@ class Product:
     more: float
     norms: tuple[Tensor, Tensor]
 
+    @property
+    def sizes(self) -> Sizes:
+        """`more`, numbers of a row on the left and on the right, and their dtype."""
+        left, right = self.left.shape[1], self.right.shape[1]
+        return self.more, left, right, self.left.dtype
+
 
 def row_norms(x: Tensor) -> Tensor:
     """Norm of each row of a matrix, (rows,); a large one may come out as infinite."""
@@ -198,8 +205,8 @@ def product_square_norms(products: Sequence[Product]) -> list[Tensor]:
     if any(x.dtype != each[0].dtype for x in each):
         each = [x.double() for x in each]
     norms = torch.stack(each).double()
-    added = _added_to(products)
-    squares = torch.addcmul(_constants(added, norms.device), norms, norms)
+    added = _constants(tuple(x.sizes for x in products), norms.device)
+    squares = torch.addcmul(added, norms, norms)
     return list(squares[:num].mul_(squares[num:]).unbind())
 
 
@@ -211,22 +218,24 @@ def widen(squares: Sequence[Tensor], products: Sequence[Product]) -> None:
     for square, one in zip(squares, products, strict=True):
         rows = torch.nonzero(~torch.isfinite(square)).squeeze(1)
         left, right = (x[rows].double().square().sum(1) for x in (one.left, one.right))
-        more, lost = _added_to([one])
+        more, lost = _added_to(one.sizes)
         square[rows] = (left + more) * (right + lost)
 
 
-def _added_to(products: Sequence[Product]) -> tuple[float, ...]:
-    """What is added to all left square norms, then to all right ones.
+def _added_to(sizes: Sizes) -> tuple[float, float]:
+    """What is added to square norms on the left and on the right.
 
-    `more`, and what squares may have lost.
+    `more`, and what squares of so many numbers may have lost.
     """
-    lefts = (x.more + _lost(x.left.shape[1], x.left.dtype) for x in products)
-    rights = (_lost(x.right.shape[1], x.right.dtype) for x in products)
-    return (*lefts, *rights)
+    more, left, right, dtype = sizes
+    return more + _lost(left, dtype), _lost(right, dtype)
 
 
 @lru_cache(maxsize=64)
-def _constants(values: tuple[float, ...], device: torch.device) -> Tensor:
+def _constants(sizes: tuple[Sizes, ...], device: torch.device) -> Tensor:
+    """What is added to all left square norms, then to all right ones."""
+    pairs = [_added_to(one) for one in sizes]
+    values = [left for left, _ in pairs] + [right for _, right in pairs]
     return torch.tensor(values, dtype=torch.float64, device=device)[:, None]
 
 

@@ -15,18 +15,22 @@ def place(dtype: torch.dtype, *shape: int) -> tuple[Tensor, Into]:
     return left_over, Into(left_over, empty=True)
 
 
+@pytest.mark.parametrize("high", [4, 40])  # a narrow product is made transposed
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_nothing_that_an_empty_place_held_enters_the_sum(dtype: torch.dtype) -> None:
+def test_nothing_that_an_empty_place_held_enters_the_sum(
+    dtype: torch.dtype, high: int
+) -> None:
     generator = torch.Generator().manual_seed(3)
-    left, right = (torch.randn(4, 4, generator=generator) for _ in range(2))
-    product, once = place(dtype, 4, 4)
-    by_rows, some = place(dtype, 4, 4)
+    left = torch.randn(high, 7, generator=generator)
+    right = torch.randn(7, 4, generator=generator)
+    product, once = place(dtype, high, 4)
+    by_rows, some = place(dtype, high, 7)
 
     once.add_product(left, right)
     once.add_product(left, right)
     some.rows(slice(0, 2)).add(left[:2])
 
-    assert torch.allclose(product, (2 * (left @ right)).to(dtype), rtol=1e-6)
+    assert torch.allclose(product, (2 * (left @ right)).to(dtype), rtol=1e-5)
     assert torch.equal(by_rows[:2], left[:2].to(dtype))
     assert not by_rows[2:].any()
 
