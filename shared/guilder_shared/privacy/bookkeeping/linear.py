@@ -177,7 +177,7 @@ class LinearPart(Part):
     def _sum_rows(self, factors: Tensor, into: Mapping[str, Into]) -> None:
         """The sum in float64 throughout: its rounding does not grow with the batch."""
         by_row = self.units.spread(factors).view(-1, *[1] * (self.grads.dim() - 1))
-        g = self.grads.double().mul_(by_row).reshape(-1, self.grads.shape[-1])
+        g = (self.grads.double() * by_row).reshape(-1, self.grads.shape[-1])
         if "weight" in self.names:
             a = self.inputs.reshape(-1, self.inputs.shape[-1])
             into["weight"].add_product(g.mT, a.double())

@@ -319,3 +319,38 @@ def test_a_frozen_batch_norm_is_a_constant_map_and_passes() -> None:
 
     wanted = by_loop(model, random(12, 8), TARGETS, cross_entropy, 0.25)
     assert off(found, wanted) <= 1e-5
+
+
+class Forked(nn.Module):
+    """Two layers that one and the same gradient comes back to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.left(x) + self.right(x))
+
+
+@pytest.mark.parametrize(("rows", "isolated"), [(20, True), (300, True), (300, False)])
+def test_a_gradient_that_two_layers_share_is_changed_by_neither(
+    rows: int, isolated: bool
+) -> None:
+    """In float64, where a conversion to float64 is no copy."""
+    torch.manual_seed(2)
+    model, inputs = Forked().double(), random(rows, 6).double()
+    targets = torch.arange(rows) % 3
+    step = make_private_step(
+        model,
+        cross_entropy,
+        torch.optim.SGD(model.parameters(), lr=1.0),
+        clip_norm=0.25,
+        noise_multiplier=0.0,
+        divisor=1.0,
+        keys=KEYS,
+        isolated=isolated,
+    )
+
+    found = flat_sum(step, inputs, targets)
+
+    assert off(found, by_loop(model, inputs, targets, cross_entropy, 0.25)) < 1e-10
