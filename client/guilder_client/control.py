@@ -71,6 +71,8 @@ class Bell:
         retry_s = FIRST_RETRY_S
         while not stop.is_set():
             code = self._follow()
+            if self._was_up:
+                retry_s = FIRST_RETRY_S
             if code in NOT_SPOKEN:
                 log.debug("the server rings no bell (%s): asking instead", code.name)
                 retry_s = LONGEST_RETRY_S
@@ -79,12 +81,13 @@ class Bell:
 
     def _follow(self) -> Any:
         """One line, from its beginning to its end; why it ended."""
+        self._was_up = False
         with self._channel() as channel:
             call = stubs.MembershipStub(channel).Attend(messages.AttendRequest())
             self._call = call
             try:
                 for wake in call:
-                    self._is_up = True
+                    self._is_up = self._was_up = True
                     if not wake.is_keep_alive:
                         self._rung.set()
             except grpc.RpcError as error:

@@ -67,6 +67,7 @@ class Sites:
 
         Ends when all have answered or at the deadline. Error replies and nodes that
         went away are asked again; the caller's requests must therefore be idempotent.
+        A site that is revoked or removed meanwhile is not waited for.
         """
         deadline = time.monotonic() + timeout_s
         wait, heard_s = _Wait(again=dict.fromkeys(contents, 0.0)), time.monotonic()
@@ -80,9 +81,17 @@ class Sites:
                     yield replies.pop(0)
                 heard_s = time.monotonic()
             else:  # a Grid or a site that answers slowly is asked less often
+                self._let_go(wait)
                 now = time.monotonic()
                 long_s = min(MOST_WAIT_S, (now - heard_s) * WAIT_SHARE)
                 time.sleep(max(POLL_S, long_s, (now - looked) * WAITS_PER_LOOK))
+
+    def _let_go(self, wait: _Wait) -> None:
+        if self._names is None:
+            return
+        names = self._names()
+        wait.again = {n: at for n, at in wait.again.items() if n in names}
+        wait.open = {m: n for m, n in wait.open.items() if n in names}
 
     def _check_stopped(self) -> None:
         if self._stopped.is_set():

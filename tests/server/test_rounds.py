@@ -135,9 +135,33 @@ def test_a_site_that_is_shut_out_is_not_waited_for_until_it_is_let_in_again(
         return trial.honest(name, request)
 
     monkeypatch.setattr(Sites, "ask", ask)
+    monkeypatch.setattr(cohort, "GATHER_S", 0.2)
     trial.run(tmp_path, trial.app(behave), trial.with_quorum(2))
 
     assert asked == {"1": 3, "2": 2, "3": 3 if comes_back else 2}
+
+
+def test_the_round_in_which_a_silent_site_is_shut_out_waits_for_it_no_longer(
+    trial: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cohort, "GATHER_S", 0.2)
+    study = trial.with_quorum(2)
+    patient = {"round_deadline_s": 3600.0}  # a test that waits for it is cut
+    aggregation = study.aggregation.model_copy(update=patient)
+
+    def behave(name: str, request: TurnRequest) -> Any:
+        if name == "c":
+            trial.shut_out.add("c")
+            raise ConnectionError
+        return trial.honest(name, request)
+
+    model = trial.run(
+        tmp_path,
+        trial.app(behave),
+        study.model_copy(update={"aggregation": aggregation}),
+    )
+
+    assert trial.moved_by(model, 3 * 1.5)
 
 
 def test_a_site_that_is_always_busy_cannot_keep_a_round_open(

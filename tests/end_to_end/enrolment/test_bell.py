@@ -9,6 +9,7 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from guilder_client import control
 from guilder_client import node as nodes
 from guilder_client.control import Bell
 from guilder_client.node import Node, Pace
@@ -123,6 +124,22 @@ def test_a_site_whose_line_broke_asks_again(
     eventually(lambda: sleeper.num_asked > before)
 
     assert ask(office).has_content()
+
+
+def test_a_line_that_had_been_up_is_soon_up_again_however_often_it_breaks(
+    sleeper: Sleeper, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retries that only ever grew would be hours apart at the end of this."""
+    monkeypatch.setattr(control, "FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr(control, "LONGEST_RETRY_S", 1e6)
+
+    for _ in range(20):
+        eventually(lambda: sleeper.bell.is_up)
+        line = sleeper.bell._call
+        line.cancel()
+        eventually(lambda ended=line: sleeper.bell._call is not ended)
+
+    eventually(lambda: sleeper.bell.is_up)
 
 
 def test_a_site_that_is_shut_out_loses_its_line(
