@@ -78,6 +78,11 @@ class Incoming:
         for name in self._names() if self._written else ():
             self._remove(name)
 
+    def nothing_asked(self) -> None:
+        """The server asks for nothing: a turn whose end a broken line hid is over."""
+        if not self._pieces:  # else the rest of a message is still to come
+            self.finished()
+
     def _write(self, name: str, piece: Piece) -> None:
         assert self._folder is not None
         self._written.add(name)

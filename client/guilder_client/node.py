@@ -215,9 +215,14 @@ class Node:
         self._client.pull_s = self._pace.pull_s
         found = self._client.PullMessages(fleet_pb2.PullMessagesRequest(node=node))
         if not found.messages_list:
+            self._incoming.nothing_asked()
             return None
-        metadata = message_from_proto(found.messages_list[0]).metadata
-        contents = self._fetch(metadata.run_id, found.message_object_trees[0])
+        try:
+            metadata = message_from_proto(found.messages_list[0]).metadata
+            tree = found.message_object_trees[0]
+        except Exception as error:  # a server may send anything
+            raise _unreadable(error) from None
+        contents = self._fetch(metadata.run_id, tree)
         self._client.ConfirmMessageReceived(
             message_pb2.ConfirmMessageReceivedRequest(
                 node=node,
@@ -351,7 +356,11 @@ def _inflate(message_id: str, contents: Contents) -> Message:
     try:
         return opened(message_id, contents, LARGEST_MESSAGE)
     except Exception as error:  # a server may send anything
-        raise ValueError(f"GLD-N129 unreadable: {type(error).__name__}") from None
+        raise _unreadable(error) from None
+
+
+def _unreadable(error: Exception) -> ValueError:
+    return ValueError(f"GLD-N129 unreadable: {type(error).__name__}")
 
 
 def _error(message: Message, word: str) -> Message:

@@ -187,7 +187,7 @@ def opened(root_id: str, contents: Contents, most_bytes: int) -> Message:
     stands: dict[str, Any] = {}  # arrays that have their id where their numbers will be
     small = {n: c for n, c in contents.items() if isinstance(c, bytes)}
     tables = {
-        array_id: json.loads(get_object_body(content, Array))
+        array_id: _table(content)
         for array_id, content in small.items()
         if _head(content)[0] == "Array"
     }
@@ -260,6 +260,15 @@ def _piece(content: Content) -> Piece:
 
 def _head_of(num_bytes: int) -> bytes:
     return f"{KIND}  {num_bytes}\0".encode()
+
+
+def _table(content: bytes) -> dict[str, Any]:
+    """What the body of an array's object tells of it, in JSON."""
+    try:
+        told: dict[str, Any] = json.loads(get_object_body(content, Array))
+    except RecursionError:
+        raise ValueError("too deep for an array") from None
+    return told
 
 
 def _head(content: bytes) -> tuple[str, list[str]]:

@@ -57,7 +57,10 @@ def views(data: Buffer) -> Arrays:
     begin = _LENGTH_BYTES + length
     if not 2 <= length <= LONGEST_HEADER or begin > len(whole):
         raise ValueError("no safetensors header")
-    header = json.loads(bytes(whole[_LENGTH_BYTES:begin]), object_pairs_hook=_once)
+    try:
+        header = json.loads(bytes(whole[_LENGTH_BYTES:begin]), object_pairs_hook=_once)
+    except RecursionError:
+        raise ValueError("too deep for a table of tensors") from None
     if not isinstance(header, dict):
         raise ValueError("no table of tensors")
     found: Arrays = {}

@@ -76,7 +76,10 @@ def read(data: bytes) -> Head | None:
     Raises:
         ValueError: It is no such answer.
     """
-    body = json.loads(data) if len(data) <= MOST_BYTES else None
+    try:
+        body = json.loads(data) if len(data) <= MOST_BYTES else None
+    except RecursionError:
+        raise ValueError("too deep for an answer") from None
     if body == {}:
         return None
     if not isinstance(body, dict) or body.keys() != FIELDS:
