@@ -40,6 +40,7 @@ def check(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["model", "check", *arguments])
 
 
+@pytest.mark.slow  # every shipped study
 def test_a_shipped_study_s_model_can_be_trained_privately() -> None:
     said = check(str(path_of("card-fraud")), "--set", "model.hidden=[8]", "--json")
 

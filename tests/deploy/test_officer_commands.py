@@ -105,6 +105,7 @@ def test_an_approval_shows_the_cost_first_and_is_taken_back_by_its_id(
     assert told("budget", *where)["permits"] == []
 
 
+@pytest.mark.slow  # several starts of the command
 def test_an_office_is_handed_over_and_the_old_key_counts_no_more(
     site: Path, tmp_path: Path
 ) -> None:

@@ -30,6 +30,7 @@ def guilder(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow  # several starts of the command
 def test_a_plan_is_drawn_and_told_the_same_to_people_and_machines(
     tmp_path: Path,
 ) -> None:
@@ -80,6 +81,7 @@ def site(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow  # several starts of the command
 def test_a_forecast_shows_what_would_be_left_and_writes_nothing(site: Path) -> None:
     where = ["--site", str(site)]
     ledger = site.parent / "state" / "ledger.db"

@@ -28,6 +28,7 @@ def on_read_only(folder: Path, *command: str) -> list[str]:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow  # several starts of the command
 def test_a_read_only_disk_is_named_by_every_command_that_writes(tmp_path: Path) -> None:
     init_local(tmp_path / "c", ["a", "b"], host="127.0.0.1", port=1, control_port=2)
     folder = tmp_path / "read-only"

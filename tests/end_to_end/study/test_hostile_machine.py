@@ -96,6 +96,7 @@ def test_a_port_or_folder_that_is_taken_is_named_with_its_exit_code(
     assert hospitals.alive("site-1")
 
 
+@pytest.mark.slow  # real servers and clients, started and ended
 def test_a_run_that_nobody_joins_is_watched_stopped_and_resumed(
     found: Founding,
 ) -> None:
@@ -147,6 +148,7 @@ def test_a_run_that_nobody_joins_is_watched_stopped_and_resumed(
         assert list(control.watch(run_id))[-1]["kind"] == "run-stopped"
 
 
+@pytest.mark.slow  # real servers and clients, started and ended
 def test_signals_end_server_and_client_in_a_round_and_no_byte_leaves_this_machine(
     found: Founding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
