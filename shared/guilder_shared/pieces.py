@@ -7,7 +7,6 @@ and believes nothing that a message says of its sender.
 """
 
 import hashlib
-import json
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -22,6 +21,8 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_head_values_from_object_content,
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
+from guilder_shared import strange_json
 
 PIECE_BYTES: Final = 5 << 20  # as Flower cuts arrays
 LONGEST_HEAD: Final = 64  # bytes of a piece's head: a word and a length
@@ -187,7 +188,7 @@ def opened(root_id: str, contents: Contents, most_bytes: int) -> Message:
     stands: dict[str, Any] = {}  # arrays that have their id where their numbers will be
     small = {n: c for n, c in contents.items() if isinstance(c, bytes)}
     tables = {
-        array_id: _table(content)
+        array_id: strange_json.read(get_object_body(content, Array))
         for array_id, content in small.items()
         if _head(content)[0] == "Array"
     }
@@ -260,15 +261,6 @@ def _piece(content: Content) -> Piece:
 
 def _head_of(num_bytes: int) -> bytes:
     return f"{KIND}  {num_bytes}\0".encode()
-
-
-def _table(content: bytes) -> dict[str, Any]:
-    """What the body of an array's object tells of it, in JSON."""
-    try:
-        told: dict[str, Any] = json.loads(get_object_body(content, Array))
-    except RecursionError:
-        raise ValueError("too deep for an array") from None
-    return told
 
 
 def _head(content: bytes) -> tuple[str, list[str]]:

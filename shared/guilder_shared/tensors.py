@@ -14,6 +14,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from guilder_shared import strange_json
+
 Buffer = bytes | bytearray | memoryview
 Arrays = dict[str, npt.NDArray[np.float32]]
 
@@ -57,10 +59,8 @@ def views(data: Buffer) -> Arrays:
     begin = _LENGTH_BYTES + length
     if not 2 <= length <= LONGEST_HEADER or begin > len(whole):
         raise ValueError("no safetensors header")
-    try:
-        header = json.loads(bytes(whole[_LENGTH_BYTES:begin]), object_pairs_hook=_once)
-    except RecursionError:
-        raise ValueError("too deep for a table of tensors") from None
+    text = bytes(whole[_LENGTH_BYTES:begin])
+    header = strange_json.read(text, object_pairs_hook=_once)
     if not isinstance(header, dict):
         raise ValueError("no table of tensors")
     found: Arrays = {}

@@ -10,11 +10,11 @@ commitment that binds the site to one entry. Crash order: signs only what the ca
 has made durable.
 """
 
-import json
 from typing import Any, Final
 
 import rfc8785
 
+from guilder_shared import strange_json
 from guilder_shared.identity import SigningKey, unhex, verify
 from guilder_shared.messages import Head
 
@@ -76,10 +76,7 @@ def read(data: bytes) -> Head | None:
     Raises:
         ValueError: It is no such answer.
     """
-    try:
-        body = json.loads(data) if len(data) <= MOST_BYTES else None
-    except RecursionError:
-        raise ValueError("too deep for an answer") from None
+    body = strange_json.read(data) if len(data) <= MOST_BYTES else None
     if body == {}:
         return None
     if not isinstance(body, dict) or body.keys() != FIELDS:

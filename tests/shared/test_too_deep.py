@@ -9,6 +9,7 @@ from guilder_shared import pieces, tensors, witnessing
 
 DEPTH = 3000
 DEEP = b"[" * DEPTH
+ID = "a" * 64
 
 
 def as_array(data: bytes) -> bytes:
@@ -20,7 +21,7 @@ def as_array(data: bytes) -> bytes:
     [
         (witnessing.read, DEEP),
         (tensors.views, DEPTH.to_bytes(8, "little") + DEEP),
-        (pieces._table, as_array(DEEP)),
+        (lambda data: pieces.opened(ID, {ID: data}, 1000), as_array(DEEP)),
     ],
 )
 def test_it_is_refused_as_no_such_answer(

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,13 +40,10 @@ def test_a_folder_that_takes_no_megabyte_is_found_and_left_clean(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_found(tmp_path: Path) -> None:
-    """A real file system of 64 KiB, where this user may mount one."""
-    mount = f"mount -t tmpfs -o size=64k none {tmp_path} && exec "
-    script = f'{mount}"$0" -c "$1" {tmp_path}'
-    code = FULL.replace("(4096, 4096)", "(2**40, 2**40)").replace(
-        "resource.setrlimit", "lambda *_:", 1
-    )
+def on_a_disk_of(size: str, folder: Path, code: str) -> dict[str, Any]:
+    """What Python code told in JSON of a folder that is a small file system."""
+    mount = f"mount -t tmpfs -o size={size} none {folder} && exec "
+    script = f'{mount}"$0" -c "$1" {folder}'
     done = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount",
          "sh", "-c", script, sys.executable, code],
@@ -53,8 +51,16 @@ def test_a_full_disk_is_found(tmp_path: Path) -> None:
     )  # fmt: skip
     if "mount:" in done.stderr or "unshare" in done.stderr:
         pytest.skip("no mount here")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
-    found = json.loads(done.stdout)
+
+def test_a_full_disk_is_found(tmp_path: Path) -> None:
+    """A real file system of 64 KiB, where this user may mount one."""
+    code = FULL.replace("(4096, 4096)", "(2**40, 2**40)").replace(
+        "resource.setrlimit", "lambda *_:", 1
+    )
+    found = on_a_disk_of("64k", tmp_path, code)
 
     assert found["id"] == "GLD-M002"
     assert "No space left" in found["what"]
@@ -162,18 +168,8 @@ def test_a_disk_with_little_room_is_found(tmp_path: Path) -> None:
     )
     code += "from guilder.doctor import machine; "
     code += "print(json.dumps(asdict(machine.disk(Path(sys.argv[1])))))"
-    script = (
-        f'mount -t tmpfs -o size=8m none {tmp_path} && exec "$0" -c "$1" {tmp_path}'
-    )
-    done = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--mount",
-         "sh", "-c", script, sys.executable, code],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if "mount:" in done.stderr or "unshare" in done.stderr:
-        pytest.skip("no mount here")
 
-    found = json.loads(done.stdout)
+    found = on_a_disk_of("8m", tmp_path, code)
 
     assert (found["id"], found["exit_code"]) == ("GLD-M001", 2)
     assert found["why"]

@@ -35,6 +35,7 @@ def step_of(
     noise_multiplier: float = 0.0,
     divisor: float = 1.0,
     microbatch: int | None = None,
+    isolated: bool = False,
 ) -> PrivateStep:
     return make_private_step(
         model,
@@ -45,6 +46,7 @@ def step_of(
         divisor=divisor,
         keys=KEYS,
         microbatch=microbatch,
+        isolated=isolated,
     )
 
 
@@ -340,17 +342,7 @@ def test_a_gradient_that_two_layers_share_is_changed_by_neither(
     torch.manual_seed(2)
     model, inputs = Forked().double(), random(rows, 6).double()
     targets = torch.arange(rows) % 3
-    step = make_private_step(
-        model,
-        cross_entropy,
-        torch.optim.SGD(model.parameters(), lr=1.0),
-        clip_norm=0.25,
-        noise_multiplier=0.0,
-        divisor=1.0,
-        keys=KEYS,
-        isolated=isolated,
-    )
 
-    found = flat_sum(step, inputs, targets)
+    found = flat_sum(step_of(model, isolated=isolated), inputs, targets)
 
     assert off(found, by_loop(model, inputs, targets, cross_entropy, 0.25)) < 1e-10
