@@ -21,7 +21,12 @@ from guilder_shared.messages import sha256
 from guilder_shared.reports import claims, files
 from guilder_shared.reports.build import SCHEMA as REPORT
 from guilder_shared.reports.crosscheck import cross_check
-from guilder_shared.reports.verify import Verification, check, verification, verify
+from guilder_shared.reports.verify import (
+    Verification,
+    check,
+    verification,
+    verify_bytes,
+)
 
 SCHEMA = "guilder-consortium-1"
 BEGINS = b'{"reports":'
@@ -100,7 +105,7 @@ def verify_any(
     """
     raw = files.load(path)
     if not raw.startswith(BEGINS):
-        return verify(path, keys=keys, officers=officers, ledger=ledger, cross=cross)
+        return verify_bytes(raw, keys, officers, ledger, cross=cross)
     if ledger is not None:
         raise IntegrityError(
             "GLD-I094",

@@ -28,6 +28,7 @@ from guilder_shared.reports.build import Report, row
 from guilder_shared.reports.export import SCHEMA as EXPORT
 
 MOST_BYTES = 1 << 28
+PIECE_BYTES = 1 << 20  # of a file, at a time
 DEEPEST = 64  # arrays and objects inside one another
 SCHEMA = b'"schema":"guilder-'
 FAMILY = re.compile(rb'"schema":"(guilder-(?:report|ledger-export)-)([0-9]{1,9})"')
@@ -58,14 +59,16 @@ class SignedFile:
 
 
 def load(path: Path) -> bytes:
-    """The bytes of a file that somebody else may have made.
+    """The bytes of a file or pipe that somebody else may have made, read once.
 
     Raises:
         IntegrityError: It cannot be read (GLD-I011) or is too large (GLD-I090).
     """
     try:
-        with path.open("rb") as file:
-            raw = file.read(MOST_BYTES + 1)
+        with path.open("rb", buffering=0) as file:
+            raw = bytearray()
+            while len(raw) <= MOST_BYTES and (piece := file.read(PIECE_BYTES)):
+                raw += piece
     except OSError as error:
         raise no_file(f"it cannot be read: {error.strerror}", path.name) from None
     if len(raw) > MOST_BYTES:
@@ -75,7 +78,7 @@ def load(path: Path) -> bytes:
             why="No report is that large, and reading it could fill the memory.",
             fix="Ask the site for the report again.",
         )
-    return raw
+    return bytes(raw)
 
 
 def read(raw: bytes, keys: Collection[str] = ()) -> SignedFile:

@@ -137,7 +137,19 @@ def verify(
             (GLD-I095).
     """
     keys = keys if public_key is None else (public_key,)
-    signed = files.read(files.load(path), keys)
+    return verify_bytes(files.load(path), keys, officers, ledger, cross=cross)
+
+
+def verify_bytes(
+    raw: bytes,
+    keys: Collection[str] = (),
+    officers: Collection[str] = (),
+    ledger: Path | None = None,
+    *,
+    cross: bool = False,
+) -> Verification:
+    """`verify` of a file's bytes; all else as there."""
+    signed = files.read(raw, keys)
     found = check(signed, officers)
     if ledger is not None:
         other = files.read(files.load(ledger), keys)

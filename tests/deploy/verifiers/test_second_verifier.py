@@ -36,6 +36,14 @@ def test_both_verifiers_say_the_same_of_a_sound_report(written: Any) -> None:
     assert [study["name"] for study in ours["studies"]] == ["study-0", "study-1"]
 
 
+def test_a_report_may_come_through_a_pipe(written: Any) -> None:
+    for module in ("guilder", "guilder_verifier"):
+        words = ["privacy", "verify"] if module == "guilder" else []
+        command = [sys.executable, "-m", module, *words, "/dev/stdin"]
+        raw = written.report.read_bytes()
+        assert subprocess.run(command, input=raw, capture_output=True).returncode == 0
+
+
 def test_a_report_is_compared_with_the_ledger_it_came_from(
     written: Any, verdicts: Callable[..., set[str]]
 ) -> None:
