@@ -31,6 +31,7 @@ LONGEST_RETRY_S = 30.0
 OPTIONS = (
     ("grpc.keepalive_time_ms", 25_000),  # a line that is dead at one end is noticed
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),  # else one a minute, from the third on
     ("grpc.max_receive_message_length", 4096),
 )
 NOT_SPOKEN = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.ABORTED)

@@ -9,6 +9,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -19,6 +20,9 @@ from guilder_shared.tunnel import TunnelRefusedError
 
 MOST_HEAD: Final = 32 << 10
 READ_BYTES: Final = 16 << 10  # what TLS gives at most in one piece
+FRESH_S: Final = (
+    25.0  # firewalls forget a line that was silent for 30 s, and say nothing
+)
 ALPN: Final = ["http/1.1"]
 Connect = Callable[[float | None], socket.socket]
 
@@ -74,11 +78,12 @@ class Line(httpx.BaseTransport):
                 if not self._idle:
                     return None
                 connection = self._idle.pop()
-            if connection.is_quiet():
+            if connection.is_fresh() and connection.is_quiet():
                 return connection
-            connection.close()  # the server ended it meanwhile
+            connection.close()  # the server ended it meanwhile, or somebody in between
 
     def _give_back(self, connection: "_Connection") -> None:
+        connection.rests_since_s = time.monotonic()
         with self._lock:
             self._idle.append(connection)
 
@@ -98,7 +103,12 @@ class Line(httpx.BaseTransport):
 class _Connection:
     def __init__(self, secure: ssl.SSLSocket) -> None:
         self._secure = secure
+        self.rests_since_s = time.monotonic()
         self._ahead = memoryview(b"")  # read with a head, and not of it
+
+    def is_fresh(self) -> bool:
+        """Whether it rests for so short a time that nobody has forgotten it."""
+        return time.monotonic() - self.rests_since_s < FRESH_S
 
     def is_quiet(self) -> bool:
         """Whether nothing has come since the last answer, not even an end."""

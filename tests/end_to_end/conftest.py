@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import random
 import threading
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -120,6 +121,8 @@ class FaultProxy:
         self._next = {way: next(cuts) for way, cuts in self._cuts.items() if cuts}
         self.counts: Counter[str] = Counter()
         self.passed: Counter[str] = Counter()  # bytes, by direction
+        self.heard = defaultdict[str, list[float]](list)  # when, by direction
+        self.reached: list[float] = []  # when a connection came to the target
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self.port = 0
@@ -145,6 +148,7 @@ class FaultProxy:
         except OSError:
             writer.transport.abort()
             return
+        self.reached.append(time.monotonic())
         pumps = [
             asyncio.ensure_future(self._pump("up", reader, inner[1])),
             asyncio.ensure_future(self._pump("down", inner[0], writer)),
@@ -163,6 +167,7 @@ class FaultProxy:
             while piece := await reader.read(PIECE_BYTES):
                 num_bytes += len(piece)
                 self.passed[way] += len(piece)
+                self.heard[way].append(time.monotonic())
                 fault = self._fault()
                 if num_bytes > self._next.get(way, num_bytes):
                     self._next[way] = next(self._cuts[way] or iter(()))

@@ -33,7 +33,9 @@ RETRY_S = 0.2
 AWAITING = "awaiting"  # no event of the run: nothing stores it
 CLIENT_OPTIONS = (
     ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.keepalive_time_ms", 30_000),  # a dead connection is noticed while watching
+    ("grpc.keepalive_time_ms", 25_000),  # firewalls forget a line silent for 30 s
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),  # else one a minute, from the third on
 )
 AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 

@@ -24,6 +24,8 @@ from guilder_shared.invitation import Token
 class Runs:
     """A handler with one run, which goes on until nobody listens."""
 
+    silent_s = 30.0  # then it ends
+
     def submit(self, study: bytes, only: Sequence[str]) -> str:
         return "run-1"
 
@@ -32,7 +34,7 @@ class Runs:
     ) -> Iterator[dict[str, Any]]:
         assert gone is not None
         yield {"kind": "started"}
-        gone.wait(30)
+        gone.wait(self.silent_s)
 
     def list(self) -> list[dict[str, Any]]:
         return [{"run_id": "run-1"}]
@@ -52,6 +54,7 @@ class Office:
         self.start()
 
     def start(self) -> None:
+        self.runs = Runs()
         settings = self.settings
         assert settings.enrolment is not None
         self.register = Register.open(
@@ -67,7 +70,7 @@ class Office:
         self.register.listen(lambda _, name, who: admit_or_expel(self.hub, name, who))
         self.control = ControlServer(
             settings,
-            Runs(),
+            self.runs,
             self.register,
             self.hub.attended,
             online=self.hub.online,
