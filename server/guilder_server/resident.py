@@ -9,7 +9,7 @@ from typing import Any
 
 from cryptography import x509
 
-from guilder_server import roster
+from guilder_server import chronicle, roster
 from guilder_server.control import ControlServer
 from guilder_server.hub import Hub
 from guilder_server.members import Member
@@ -36,6 +36,7 @@ def run_server(
         NetworkError: A port is taken. EnrolmentError: a key or certificate is wrong.
         RunFailed: Another server has the storage (GLD-R030), or it cannot be written
             (GLD-R031).
+        IntegrityError: The log of members is lost (GLD-I103) or was changed.
     """
     with claimed(settings.server.storage):
         register = _open_register(settings, passphrase)
@@ -50,6 +51,7 @@ def _open_register(settings: ServerFile, passphrase: bytes | None) -> Register |
     """The members, where sites enrol; the folder of the sites is written from them."""
     if settings.enrolment is None:
         return None
+    chronicle.demand_there(settings.server.storage)
     register = Register.open(
         settings.server.storage, settings.enrolment, settings.keys.authority, passphrase
     )

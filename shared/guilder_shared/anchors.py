@@ -72,8 +72,8 @@ def demand_one_file(descriptor: int, path: Path) -> None:
     raise IntegrityError(
         "GLD-I101",
         f"{path} is not one file with one name ({found.st_nlink} hard links)",
-        why="Under its other name a second client could write it unseen.",
-        fix=f"`find / -inum {found.st_ino}` names all; leave one, in one state_dir.",
+        why="Under its other name a second process could write it unseen.",
+        fix=f"`find / -inum {found.st_ino}` names all; leave one, in one folder.",
     )
 
 

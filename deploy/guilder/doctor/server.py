@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from cryptography import x509
 
 from guilder.doctor import keys, machine, versions
-from guilder.doctor.finding import Finding, fine, of, skipped, warning, wrong
+from guilder.doctor.finding import Finding, fine, of, warning, wrong
 from guilder_server import chronicle
 from guilder_server.glance import DAMAGED, glance
 from guilder_server.members import Members
@@ -103,10 +103,8 @@ def _is_ours(host: str, port: int, own: tls.KeyFiles) -> bool:
 
 def _members(path: Path, enrolment: Enrolment) -> Iterator[Finding]:
     """The signed log of who belongs here, and the certificates that count now."""
-    if not path.exists():
-        yield skipped("storage", "no log of members yet: the first start makes it")
-        return
     try:
+        chronicle.demand_there(path.parent)
         key = SigningKey.load(enrolment.log_key)
         journal = Journal.read(path, key.public_hex)
         entries = list(journal.entries())
