@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveInt, model_validator
 
@@ -178,6 +178,7 @@ class BudgetLines(Frozen):
 class SiteFile(File):
     """`site.toml`, whole and checked; its paths are absolute."""
 
+    option: ClassVar[str] = "--site"
     site: Site
     keys: SiteKeys
     data: dict[Name, DataSource] = Field(

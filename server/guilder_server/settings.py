@@ -6,7 +6,7 @@ nothing about any site's data.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Final, Self
 
 from pydantic import Field
 
@@ -22,6 +22,8 @@ from guilder_shared.settings.files import (
     load_toml,
     tables_in,
 )
+
+OPTION: Final = "--server"
 
 
 class Server(Frozen):
@@ -102,6 +104,7 @@ class Enrolment(Frozen):
 class ServerFile(File):
     """`server.toml`, whole and checked; its paths are absolute."""
 
+    option: ClassVar[str] = OPTION
     server: Server
     keys: ServerKeys
     sites: Sites
@@ -140,6 +143,7 @@ class Console(Frozen):
 class ConsoleFile(File):
     """`operator.toml`: what `guilder run join` writes on another computer."""
 
+    option: ClassVar[str] = OPTION
     control: Console
 
     @classmethod
@@ -154,4 +158,5 @@ def load_console(path: Path) -> ServerFile | ConsoleFile:
     Raises:
         FileError: As `ServerFile.load`.
     """
-    return (ConsoleFile if "control" in tables_in(path) else ServerFile).load(path)
+    is_persons = "control" in tables_in(path, OPTION)
+    return (ConsoleFile if is_persons else ServerFile).load(path)

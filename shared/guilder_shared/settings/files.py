@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -95,8 +95,13 @@ class TableFile(Frozen):
 
 
 class File(Frozen):
-    """A whole file; its first line is `schema = 1`."""
+    """A whole file; its first line is `schema = 1`.
 
+    Attributes:
+        option: With which commands are told where it is; empty if it is an argument.
+    """
+
+    option: ClassVar[str] = ""
     schema_version: Literal[1] = Field(alias="schema", description="always 1 for now")
 
     @classmethod
@@ -133,7 +138,7 @@ def load_toml(path: Path, model: type[FileT], overrides: Sequence[str] = ()) -> 
             that names no key, C010 unknown key, C011 missing key, C012 wrong value,
             C013 values that contradict each other.
     """
-    text = _read(path)
+    text = _read(path, model.option)
     raw = _parse(path, text)
     written: dict[KeyPath, str] = {}
     for override in overrides:
@@ -142,13 +147,17 @@ def load_toml(path: Path, model: type[FileT], overrides: Sequence[str] = ()) -> 
     return check(raw, model, source, folder=path.parent.absolute())
 
 
-def tables_in(path: Path) -> set[str]:
+def tables_in(path: Path, option: str = "") -> set[str]:
     """The top keys of a TOML file, to tell one kind of file from another.
+
+    Args:
+        path: The file.
+        option: As `File.option`.
 
     Raises:
         FileError: It cannot be read, or is no TOML; ids as in `load_toml`.
     """
-    return set(_parse(path, _read(path)))
+    return set(_parse(path, _read(path, option)))
 
 
 def load_json(data: bytes, model: type[FileT], name: str) -> FileT:
@@ -204,14 +213,16 @@ def _fail(error_id: str, where: str, what: str, fix: str, key: str = "") -> NoRe
     raise FileError([Mistake(error_id, where, key, what, fix)]) from None
 
 
-def _read(path: Path) -> str:
+def _read(path: Path, option: str) -> str:
     """The file as text, line ends made plain."""
     try:
         with path.open("rb") as file:
             data = file.read(LARGEST_BYTES + 1)
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
-        _fail("GLD-C001", str(path), what, "Check the path and who may read it.")
+        other = f", or name another: {option} FILE" if option else ""
+        fix = f"Check the path and who may read it{other}."
+        _fail("GLD-C001", str(path), what, fix)
     if len(data) > LARGEST_BYTES:
         what = f"larger than {LARGEST_BYTES:,} bytes"
         _fail("GLD-C001", str(path), what, "Point to a settings file, not to data.")
