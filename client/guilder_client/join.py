@@ -28,9 +28,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from guilder_client import relay, skeleton
-from guilder_client.outage import judge_dates
 from guilder_client.settings import ProxyLines, SiteFile
-from guilder_shared import authority, drafts, durable, tunnel
+from guilder_shared import authority, clocks, drafts, durable, tunnel
 from guilder_shared.certificates import load_certificate, load_tls_key
 from guilder_shared.errors import EnrolmentError, GuilderError, NetworkError
 from guilder_shared.identity import SigningKey, read_private, write_private
@@ -202,7 +201,9 @@ def _shake_hands(token: Token, context: ssl.SSLContext) -> list[x509.Certificate
         ):
             return [x509.load_der_x509_certificate(der) for der in _shown(secure)]
     except ssl.SSLCertVerificationError as error:
-        judge_dates(error, f"{token.host}:{token.port}")
+        by_our_clock = clocks.other_time(error, f"{token.host}:{token.port}")
+        if by_our_clock is not None:
+            raise by_our_clock from None
         raise _another_server(token, error.verify_message) from None
     except (OSError, ValueError) as error:
         raise NetworkError(

@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from guilder_shared import clocks
 from guilder_shared.errors import EnrolmentError, NetworkError
 from guilder_shared.plain_text import one_line
 from guilder_shared.tunnel import is_this_machine
 
 AHEAD_S = 5.0  # Flower's SYSTEM_TIME_TOLERANCE: a header signed later is refused
 OLDEST_HEADER_S = 300.0
-OTHER_TIMES = (9, 10)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
 
 
 def judge_clock(date: str) -> None:
@@ -40,7 +40,7 @@ def judge_clock(date: str) -> None:
         "GLD-N010",
         f"this machine's clock is {abs(ahead_s):.0f} s {word} the server's",
         why="The server takes no request signed at another time than its own.",
-        fix="Set the clock, best by NTP (`timedatectl set-ntp true`), and start again.",
+        fix=f"{clocks.SET_IT}, and start again.",
     )
 
 
@@ -76,7 +76,8 @@ def judge_tls(error: Exception, url: str) -> None:
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, ssl.SSLCertVerificationError):
-        judge_dates(cause, url)
+        if (by_our_clock := clocks.other_time(cause, url)) is not None:
+            raise by_our_clock
         raise EnrolmentError(
             "GLD-E012",
             f"{url} is not a server of this consortium: {cause.verify_message}",
@@ -87,30 +88,8 @@ def judge_tls(error: Exception, url: str) -> None:
         raise EnrolmentError(
             "GLD-E014",
             f"{url} refused this site's certificate: {reason}",
-            fix="Ask the operator for new keys; an old certificate may have run out.",
+            **clocks.refusal(reason, "ask the operator for new keys."),
         )
-
-
-def judge_dates(error: ssl.SSLCertVerificationError, place: str) -> None:
-    """Raise if all that is wrong with a certificate are its dates, by our clock.
-
-    Args:
-        error: Why the handshake ended.
-        place: The server, as the person wrote it.
-
-    Raises:
-        NetworkError: GLD-N135, with this machine's time.
-    """
-    if error.verify_code not in OTHER_TIMES:
-        return
-    now = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    raise NetworkError(
-        "GLD-N135",
-        f"the {error.verify_message} at {place}, and this machine says {now}",
-        why="Nothing was sent. It may be the right server, seen by a wrong clock.",
-        fix="Set the clock, best by NTP (`timedatectl set-ntp true`). If it is right, "
-        "tell the operator that the server's certificate is not.",
-    )
 
 
 def is_loopback(url: str) -> bool:

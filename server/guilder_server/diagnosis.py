@@ -8,7 +8,7 @@ import socket
 import ssl
 from pathlib import Path
 
-from guilder_shared import tls
+from guilder_shared import clocks, tls
 from guilder_shared.certificates import load_certificate, load_tls_key
 from guilder_shared.errors import NetworkError
 from guilder_shared.tunnel import address
@@ -44,8 +44,8 @@ def unreachable(host: str, port: int, context: ssl.SSLContext) -> NetworkError:
         context: Our certificate, and the authority we believe.
 
     Returns:
-        GLD-N050 nobody answers; N051 the server is not one we believe; N052 it does
-        not believe us; N056 it answered this time.
+        GLD-N050 nobody answers; N051 the server is not one we believe; N135 by our
+        clock alone; N052 it does not believe us; N056 it answered this time.
     """
     place = address(host, port)
     try:
@@ -60,9 +60,9 @@ def unreachable(host: str, port: int, context: ssl.SSLContext) -> NetworkError:
         with plain, context.wrap_socket(plain, server_hostname=host) as secure:
             secure.settimeout(REFUSAL_S)
             if not secure.recv(1):  # HTTP/2 begins with the server's settings
-                return _refused(place, "closed after the handshake")
+                return _refused(place, clocks.CLOSED)
     except ssl.SSLCertVerificationError as error:
-        return NetworkError(
+        return clocks.other_time(error, place) or NetworkError(
             "GLD-N051",
             f"the server at {place} shows no certificate of our authority for "
             f"this address ({error.verify_message})",
@@ -83,5 +83,7 @@ def _refused(place: str, reason: str) -> NetworkError:
     return NetworkError(
         "GLD-N052",
         f"the server at {place} refuses our certificate, or speaks no TLS ({reason})",
-        fix="Use the operator's key and certificate made for this server.",
+        **clocks.refusal(
+            reason, "use the operator's key and certificate made for this server."
+        ),
     )

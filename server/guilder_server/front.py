@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from guilder_server.hello import LARGEST_BYTES, NoHelloError, read_hello
 from guilder_server.relays import Address, Relays
+from guilder_shared import clocks
 
 log = logging.getLogger("guilder.front")
 
@@ -96,17 +97,20 @@ class Front:
             else:
                 await self._relay(caller, address)
         except ssl.SSLCertVerificationError as error:  # the operator is told, not it
-            self._tell(error.verify_message)
+            self._tell(error)
         except (OSError, TimeoutError, NoHelloError):
             pass  # the caller is gone, or no member: it is told nothing
         finally:
             if not handed_over:
                 caller.close()
 
-    def _tell(self, why: str) -> None:
-        if time.monotonic() - self._told_s >= TELL_EVERY_S:
-            self._told_s = time.monotonic()
-            log.warning("GLD-E014 a caller's certificate was refused: %s", why)
+    def _tell(self, error: ssl.SSLCertVerificationError) -> None:
+        if time.monotonic() - self._told_s < TELL_EVERY_S:
+            return
+        self._told_s, why = time.monotonic(), error.verify_message
+        if clocks.is_of_dates(error):
+            why += f", by this machine's clock, which says {clocks.moment()}"
+        log.warning("GLD-E014 a caller's certificate was refused: %s", why)
 
     async def _asked_for(self, caller: socket.socket) -> Address | None:
         """Whom the caller wants; None is the work listener. Nothing is taken off."""

@@ -1,8 +1,11 @@
 """Who may speak to the hub at all, and of what: real TLS, real sockets."""
 
+import contextlib
 import datetime
+import socket
 import ssl
 import threading
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from flwr.clientapp import ClientApp
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from guilder_client.node import Node
+from guilder_server import diagnosis
 from guilder_shared import certificates, tls
 from guilder_shared.errors import EnrolmentError
 
@@ -102,10 +106,13 @@ def test_a_node_does_not_speak_to_a_server_of_another_consortium(
     assert caught.value.error_id == "GLD-E012"
 
 
-def expire(folder: Path, keys: Path) -> None:
-    """Put a certificate that ran out yesterday in the place of a site's."""
+RAN_OUT, NOT_YET = (-9, -1), (1, 9)  # days from now
+
+
+def renew(folder: Path, path: Path, days: tuple[int, int] = RAN_OUT) -> None:
+    """Put one that is good on other days in the place of a certificate."""
     authority = certificates.load_authority(folder / "server")
-    old = certificates.load_certificate(keys / "site.pem")
+    old = certificates.load_certificate(path)
     day, now = datetime.timedelta(days=1), datetime.datetime.now(datetime.UTC)
     builder = (
         x509.CertificateBuilder()
@@ -113,14 +120,14 @@ def expire(folder: Path, keys: Path) -> None:
         .issuer_name(old.issuer)
         .public_key(old.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - 9 * day)
-        .not_valid_after(now - day)
+        .not_valid_before(now + days[0] * day)
+        .not_valid_after(now + days[1] * day)
     )
     for extension in old.extensions:
         builder = builder.add_extension(extension.value, extension.critical)
     certificate = builder.sign(authority.key, hashes.SHA256())
     pem = certificate.public_bytes(Encoding.PEM)
-    (keys / "site.pem").write_bytes(pem)
+    path.write_bytes(pem)
 
 
 @pytest.mark.attack("a site", "an expired certificate", "GLD-E014")
@@ -129,7 +136,7 @@ def test_an_expired_certificate_is_refused_by_the_server(
 ) -> None:
     hub = consortium.hub()
     keys = consortium.site("alder")
-    expire(consortium.folder, keys)
+    renew(consortium.folder, keys / "site.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(keys / "ca.pem")
     context.load_cert_chain(keys / "site.pem", keys / "site.key")
@@ -138,14 +145,14 @@ def test_an_expired_certificate_is_refused_by_the_server(
         shake_hands(hub.port, context)
 
     eventually(lambda: "GLD-E014" in caplog.text)
-    assert "certificate has expired" in caplog.text
+    assert "certificate has expired, by this machine's clock, which says" in caplog.text
 
 
 def test_a_site_with_an_expired_certificate_is_told_both_dates(
     consortium: Any,
 ) -> None:
     keys = consortium.site("alder")
-    expire(consortium.folder, keys)
+    renew(consortium.folder, keys / "site.pem")
 
     with pytest.raises(
         EnrolmentError, match=r"site\.pem is good from .* to "
@@ -153,6 +160,68 @@ def test_a_site_with_an_expired_certificate_is_told_both_dates(
         Node("https://127.0.0.1:1", keys, ClientApp(), {})
 
     assert caught.value.error_id == "GLD-E008"
+
+
+@pytest.fixture
+def outspoken(consortium: Any) -> Iterator[int]:
+    """A server that says by a TLS alert why it takes no certificate; its port."""
+    context = tls.server_context(consortium.folder / "server")
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer(plain: socket.socket) -> None:
+        caller = context.wrap_socket(
+            plain, server_side=True, do_handshake_on_connect=False
+        )
+        with contextlib.suppress(ssl.SSLError):
+            caller.do_handshake()
+        with socket.socket(fileno=caller.detach()) as left:
+            while left.recv(65536):  # else its words would be cut off with ours
+                pass
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                answer(listener.accept()[0])
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield listener.getsockname()[1]
+    listener.close()
+
+
+@pytest.mark.parametrize("days", [RAN_OUT, NOT_YET])
+def test_a_site_that_is_refused_by_the_servers_clock_is_told_of_both_clocks(
+    consortium: Any, outspoken: int, days: tuple[int, int]
+) -> None:
+    keys = consortium.site("alder")
+    node = Node(f"https://127.0.0.1:{outspoken}", keys, ClientApp(), {})
+    renew(consortium.folder, keys / "site.pem", days)
+    node.show_anew()  # as one that was good when the client started
+
+    with pytest.raises(EnrolmentError) as caught:
+        node.run_forever(threading.Event())
+
+    assert caught.value.error_id == "GLD-E014"
+    assert "this machine says 20" in caught.value.why
+    assert "clocks of both machines" in caught.value.fix
+
+
+@pytest.mark.parametrize("days", [RAN_OUT, NOT_YET])
+@pytest.mark.parametrize("server", ["outspoken", "hub"])
+def test_an_operator_who_is_refused_by_the_servers_clock_is_told_of_both_clocks(
+    consortium: Any, outspoken: int, server: str, days: tuple[int, int]
+) -> None:
+    port = outspoken if server == "outspoken" else consortium.hub().port
+    keys = consortium.folder / "server"
+    names = [keys / name for name in ("operator.key", "operator.pem", "ca.pem")]
+    context = diagnosis.operator_context(*names)
+    renew(consortium.folder, keys / "operator.pem", days)
+    context.load_cert_chain(keys / "operator.pem", keys / "operator.key")
+
+    error = diagnosis.unreachable("127.0.0.1", port, context)
+
+    assert error.error_id == "GLD-N052"
+    assert "this machine says 20" in error.why
+    assert "clocks of both machines" in error.fix
 
 
 @pytest.mark.attack("an operator", "taking part as a site", "GLD-N126")

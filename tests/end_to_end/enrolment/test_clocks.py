@@ -17,6 +17,7 @@ from flwr.clientapp import ClientApp
 
 from guilder_client.join import join
 from guilder_client.node import Node
+from guilder_server.console.control import ControlClient
 from guilder_shared import authority, certificates
 from guilder_shared.errors import NetworkError
 
@@ -119,4 +120,26 @@ def test_a_running_client_with_a_wrong_clock_says_so(
 
     assert caught.value.error_id == "GLD-N135"
     assert word in caught.value.what
+    assert listener.heard == b""
+
+
+def test_an_operator_at_a_machine_with_a_wrong_clock_is_told_so(
+    office: Office, seen: tuple[Listener, str]
+) -> None:
+    listener, word = seen
+    keys, authority_file = office.settings.operator, office.settings.keys.authority
+    console = ControlClient(
+        "127.0.0.1",
+        listener.port,
+        key=keys.key,
+        certificate=keys.certificate,
+        authority=authority_file,
+    )
+
+    with console, pytest.raises(NetworkError) as caught:
+        console.members()
+
+    assert caught.value.error_id == "GLD-N135"
+    assert word in caught.value.what
+    assert "Set the clock" in caught.value.fix
     assert listener.heard == b""
