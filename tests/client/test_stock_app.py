@@ -6,13 +6,17 @@ from typing import Any
 import pytest
 from flwr.app import Context, Metadata, RecordDict
 from flwr.app.message import make_message
+from typer.testing import CliRunner
 
+from guilder import cli
 from guilder.consortium import found
+from guilder_client import turn
 from guilder_client.app import app
 from guilder_client.settings import SiteFile
 from guilder_client.site import Site
 from guilder_shared import wire
-from guilder_shared.messages import Offer, Verdict
+from guilder_shared.messages import Offer, TurnRequest, Verdict, pack
+from guilder_shared.models import registry
 from guilder_shared.privacy import accounting
 from guilder_shared.study import Study
 from guilder_simulations.studies import path_of
@@ -102,3 +106,69 @@ def test_an_error_that_is_not_ours_is_logged_by_its_kind_alone(
 
     assert "ValueError" in caplog.text
     assert "4711" not in caplog.text
+
+
+def turn_of(study: Study, grant_id: str) -> Any:
+    asked = TurnRequest("run-1", grant_id, 1, 1, study.digest(), b"")
+    model = wire.model_record(pack(registry.initial(study)))
+    return message(wire.TURN, wire.encode_request(asked, {wire.MODEL: model}))
+
+
+def pause(site_file: Path, *options: str) -> None:
+    words = ["client", "pause", *options, "--site", str(site_file)]
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == 0, done.output
+
+
+def accepted(study: Study, site_file: Path) -> Any:
+    """The message that asks for the first turn of an accepted study."""
+    answer = wire.decode_answer(app(offer(study), context(site=str(site_file))).content)
+    assert answer.verdict == Verdict.ACCEPTED, answer.reason
+    return turn_of(study, answer.grant_id)
+
+
+def turns_of(site_file: Path) -> dict[int, int]:
+    """How often each turn was begun, by the ledger."""
+    with Site.open(SiteFile.load(site_file)).ledger as ledger:
+        (grant,) = ledger.grants()
+        return {number: begun.attempts for number, begun in grant.turns.items()}
+
+
+def test_a_paused_site_takes_no_turn_on_stock_flower_either(
+    study: Study, site_file: Path
+) -> None:
+    where, asked = context(site=str(site_file)), accepted(study, site_file)
+    pause(site_file)
+
+    offered = wire.decode_answer(app(offer(study), where).content)
+    held = app(asked, where).content
+
+    assert offered.verdict == Verdict.BUSY
+    assert wire.decode_reply(held).verdict == Verdict.BUSY
+    assert wire.MODEL not in held.array_records
+    assert turns_of(site_file) == {}  # no row was read, nothing charged
+
+
+def test_what_is_computed_when_a_person_pauses_stays_here_on_stock_flower_too(
+    study: Study, site_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, asked = context(site=str(site_file)), accepted(study, site_file)
+    train = turn._train
+
+    def meanwhile(*arguments: Any) -> Any:
+        update = train(*arguments)
+        pause(site_file, "--now")
+        return update
+
+    with monkeypatch.context() as patched:
+        patched.setattr(turn, "_train", meanwhile)
+        held = app(asked, where).content
+    (sealed,) = (site_file.parent / "state" / "turns").iterdir()
+    bytes_sealed = sealed.read_bytes()
+    pause(site_file, "--end")
+    later = app(asked, where).content
+
+    assert wire.decode_reply(held).verdict == Verdict.BUSY
+    assert wire.MODEL not in held.array_records
+    assert wire.decode_reply(later).update == bytes_sealed
+    assert turns_of(site_file) == {1: 1}
