@@ -91,7 +91,9 @@ class Sites:
             return
         names = self._names()
         wait.again = {n: at for n, at in wait.again.items() if n in names}
-        wait.open = {m: n for m, n in wait.open.items() if n in names}
+        if gone := [m for m, n in wait.open.items() if n not in names]:
+            self._grid.pull_messages(gone)  # what came of their replies is let go of
+            wait.open = {m: n for m, n in wait.open.items() if m not in gone}
 
     def _check_stopped(self) -> None:
         if self._stopped.is_set():

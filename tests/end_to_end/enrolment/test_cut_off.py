@@ -78,9 +78,29 @@ def senders(office: Office, eventually: Callable[..., Any]) -> Iterator[list[Sen
         each.stop.set()
 
 
-def ask(office: Office, answers: list[np.ndarray]) -> None:
+class Between:
+    """A run's Grid: `act` is called after each look that found no answer."""
+
+    def __init__(self, grid: Any, act: Callable[[], object]) -> None:
+        self._grid, self._act = grid, act
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._grid, name)
+
+    def site_names(self) -> dict[int, str]:
+        self._act()
+        names: dict[int, str] = self._grid.site_names()
+        return names
+
+
+def revoke(office: Office) -> None:
+    with office.admin() as admin:
+        admin.decide("bank-a", "revoke")
+
+
+def ask(office: Office, answers: list[np.ndarray], act: Callable[[], object]) -> None:
     """A turn of both sites, as a run asks for it."""
-    grid = office.hub.grid("run-1")
+    grid: Any = Between(office.hub.grid("run-1"), act)
     contents = dict.fromkeys(grid.get_node_ids(), model_of(0))
     for _, reply in Sites(grid).ask(contents, "train", group="1", timeout_s=50):
         answers.append(reply.array_records["model"]["numbers"].numpy())
@@ -98,14 +118,13 @@ def test_who_is_revoked_in_mid_upload_is_cut_off_and_nothing_of_it_is_kept(
     slow, other = senders
     folder, answers = office.folder / "server", list[np.ndarray]()
     before = files_in(folder)
-    run = threading.Thread(target=ask, args=(office, answers), daemon=True)
+    run = threading.Thread(target=ask, args=(office, answers, int), daemon=True)
     run.start()
     slow.may_answer.set()
     eventually(lambda: len(slow.parts) > FAST_PARTS)
     other.may_answer.set()  # and waits for its turn to send
 
-    with office.admin() as admin:
-        admin.decide("bank-a", "revoke")
+    revoke(office)
     revoked_s = time.monotonic()
     (error,) = eventually(lambda: slow.ended, timeout_s=SOON_S)
     run.join(SOON_S)
@@ -120,3 +139,26 @@ def test_who_is_revoked_in_mid_upload_is_cut_off_and_nothing_of_it_is_kept(
     after = files_in(folder)
     assert after.keys() == before.keys()
     assert sum(after.values()) - sum(before.values()) < PART_BYTES
+
+
+@pytest.mark.timeout(120)
+def test_the_room_of_who_is_revoked_between_two_looks_is_given_to_others_at_once(
+    office: Office, senders: list[Sender], eventually: Callable[..., Any]
+) -> None:
+    slow, other = senders
+    answers = list[np.ndarray]()
+
+    def act() -> None:
+        if len(slow.parts) > FAST_PARTS and not other.may_answer.is_set():
+            revoke(office)
+            other.may_answer.set()
+
+    run = threading.Thread(target=ask, args=(office, answers, act), daemon=True)
+    run.start()
+    slow.may_answer.set()
+    eventually(lambda: slow.ended, timeout_s=30)
+    run.join(SOON_S)
+
+    (answer,) = answers
+    assert np.array_equal(answer, numbers_of(2))
+    assert office.hub._links.landings == {}
