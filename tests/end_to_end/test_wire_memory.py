@@ -93,11 +93,11 @@ def post_too_much(
     ("who", "kind", "path"),
     [
         ("nobody", "announced", "push-object"),
-        ("site", "announced", "push-object"),
         ("site", "chunked", "push-object"),
-        ("site", "chunked", "push-messages"),
-        ("site", "chunked", "no-such-path"),
-        ("operator", "chunked", "push-object"),
+        pytest.param("site", "announced", "push-object", marks=pytest.mark.slow),
+        pytest.param("site", "chunked", "push-messages", marks=pytest.mark.slow),
+        pytest.param("site", "chunked", "no-such-path", marks=pytest.mark.slow),
+        pytest.param("operator", "chunked", "push-object", marks=pytest.mark.slow),
     ],
 )
 def test_300_mb_from_a_caller_who_has_not_signed_do_not_grow_the_server(

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ KEYS = {
 }
 
 
+@lru_cache(maxsize=64)  # reading the file takes longer than a round
 def study_of(name: str, *overrides: str) -> Study:
     steps = ("training.local_steps=2", "training.learning_rate=4")
     keys = [f"aggregation.{key}" for key in KEYS[name]]

@@ -68,6 +68,7 @@ def proxied(
     return done
 
 
+@pytest.mark.slow(minutes=0.5)
 def test_over_bad_lines_the_model_is_that_of_an_undisturbed_run(
     found: Founding, line: Line
 ) -> None:

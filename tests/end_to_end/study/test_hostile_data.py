@@ -4,10 +4,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 Founding = Any  # the fixture `found`; see conftest.py
 
 
+@pytest.mark.slow(minutes=0.4)
 def test_a_column_of_the_wrong_type_is_named_and_bad_rows_stop_nothing(
     found: Founding,
 ) -> None:

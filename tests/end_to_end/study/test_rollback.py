@@ -3,9 +3,12 @@
 import shutil
 from typing import Any
 
+import pytest
+
 Founding = Any  # the fixture `found`; see conftest.py
 
 
+@pytest.mark.slow(minutes=0.4)  # tests/client/test_rollback.py has it in one process
 def test_yesterdays_ledger_is_refused_by_name_and_nothing_is_charged(
     found: Founding,
 ) -> None:
