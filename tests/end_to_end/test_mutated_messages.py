@@ -146,6 +146,7 @@ def at_the_fleet(path: str, body: Callable[[int], Any]) -> Case:
     key = public_key_to_bytes(public)
     fleet.admit("alder", key)
     (node_id,) = fleet.names()
+    loop = asyncio.Runner()  # one for all: starting one takes as long as an answer
 
     def post(path: str, data: bytes) -> int:
         stamp = now().isoformat()
@@ -160,7 +161,7 @@ def at_the_fleet(path: str, body: Callable[[int], Any]) -> Case:
         headers = {name.lower(): value for name, value in headers.items()}
         pieces = [data[:100], data[100:]]
         request = Request("alder", key, FLEET + path, headers, pieces)
-        return asyncio.run(fleet.answer(request)).status
+        return loop.run(fleet.answer(request)).status
 
     activation = fleet_pb2.ActivateNodeRequest(public_key=key, heartbeat_interval=15)
     assert post("activate-node", activation.SerializeToString()) == 200

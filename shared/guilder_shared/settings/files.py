@@ -8,6 +8,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self, TypeVar
 
@@ -205,8 +206,13 @@ def check(
             contradictions = model.contradictions(
                 right_parts(raw, model, error, context)
             )
-        checker = Checker(raw, source, model.model_json_schema())
+        checker = Checker(raw, source, _schema(model))
         raise FileError(checker.mistakes(error, contradictions)) from None
+
+
+@lru_cache(maxsize=64)  # 20 ms each, which anybody's bad study would cost a server
+def _schema(model: type[File]) -> dict[str, Any]:
+    return model.model_json_schema()
 
 
 def _fail(error_id: str, where: str, what: str, fix: str, key: str = "") -> NoReturn:
