@@ -210,7 +210,7 @@ def check(
         raise FileError(checker.mistakes(error, contradictions)) from None
 
 
-@lru_cache(maxsize=64)  # 20 ms each, which anybody's bad study would cost a server
+@lru_cache(maxsize=64)  # 20 ms each, which every bad study would cost a server
 def _schema(model: type[File]) -> dict[str, Any]:
     return model.model_json_schema()
 

@@ -281,4 +281,5 @@ def test_any_order_of_verbs_and_crashes_agrees_with_the_model(memory: Path) -> N
 def test_any_long_order_of_verbs_and_crashes_agrees_with_the_model(
     memory: Path,
 ) -> None:
-    check(10_000, 20, memory, derandomize=False)
+    for _ in range(10):  # hypothesis remembers every example of a run
+        check(1_000, 20, memory, derandomize=False)
