@@ -20,9 +20,8 @@ from guilder_shared.tunnel import TunnelRefusedError
 
 MOST_HEAD: Final = 32 << 10
 READ_BYTES: Final = 16 << 10  # what TLS gives at most in one piece
-FRESH_S: Final = (
-    25.0  # firewalls forget a line that was silent for 30 s, and say nothing
-)
+# Firewalls forget a line that was silent for 30 s, and tell nobody.
+FRESH_S: Final = 25.0
 ALPN: Final = ["http/1.1"]
 Connect = Callable[[float | None], socket.socket]
 

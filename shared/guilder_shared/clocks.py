@@ -10,16 +10,11 @@ from typing import Final
 
 from guilder_shared.errors import NetworkError
 
-OTHER_TIMES: Final = (
-    9,
-    10,
-)  # X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED
+# X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED
+OTHER_TIMES: Final = (9, 10)
 CLOSED: Final = "closed after the handshake"  # a server of ours says no more than that
-REFUSALS: Final = (
-    "CERTIFICATE_EXPIRED",
-    "BAD_CERTIFICATE",
-    CLOSED,
-)  # of dates, perhaps
+# Which may be of dates.
+REFUSALS: Final = ("CERTIFICATE_EXPIRED", "BAD_CERTIFICATE", CLOSED)
 SET_IT: Final = "Set the clock, best by NTP (`timedatectl set-ntp true`)"
 
 

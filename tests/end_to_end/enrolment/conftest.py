@@ -20,6 +20,17 @@ from guilder_server.sightings import Sightings
 from guilder_shared import tls
 from guilder_shared.invitation import Token
 
+FILLED = """
+[data.d]
+kind = "csv"
+path = "data.csv"
+public_size = 100
+[budget.people]
+epsilon = 6.0
+delta = 1e-5
+datasets = ["d"]
+"""
+
 
 class Runs:
     """A handler with one run, which goes on until nobody listens."""
@@ -97,6 +108,13 @@ class Office:
         self.lines: list[str] = []
         folder = self.folder / "joined" / token.name
         join(token, folder, wait_s=wait_s, tell=self.lines.append)
+        return folder
+
+    def join_filled(self, token: Token) -> Path:
+        """The folder of a site that joined and filled in its site.toml."""
+        folder = self.join(token)
+        with (folder / "site.toml").open("a") as file:
+            file.write(FILLED)
         return folder
 
     def person(self, name: str, role: str) -> ControlClient:

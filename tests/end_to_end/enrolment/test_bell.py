@@ -17,24 +17,12 @@ from guilder_client.settings import SiteFile
 from guilder_server import enrol
 
 Office = Any  # the fixture `office`; see conftest.py
-FILLED = """
-[data.d]
-kind = "csv"
-path = "data.csv"
-public_size = 100
-[budget.people]
-epsilon = 6.0
-delta = 1e-5
-datasets = ["d"]
-"""
 
 
 class Sleeper:
     """A site that is online and sleeps as soon as it has nothing to do."""
 
     def __init__(self, office: Any, folder: Path) -> None:
-        with (folder / "site.toml").open("a") as file:
-            file.write(FILLED)
         self.bell, self.stop = (
             Bell(SiteFile.load(folder / "site.toml")),
             threading.Event(),
@@ -69,7 +57,7 @@ def sleeper(
     office: Office, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., Any]
 ) -> Iterator[Sleeper]:
     monkeypatch.setattr(nodes, "QUIET_S", 0.0)
-    sleeper = Sleeper(office, office.join(office.invite()))
+    sleeper = Sleeper(office, office.join_filled(office.invite()))
     eventually(lambda: sleeper.is_asleep)
     yield sleeper
     sleeper.stop.set()
@@ -155,9 +143,7 @@ def test_a_site_that_is_shut_out_loses_its_line(
 def test_a_site_may_not_fill_the_server_with_lines(
     office: Office, eventually: Callable[..., Any]
 ) -> None:
-    folder = office.join(office.invite())
-    with (folder / "site.toml").open("a") as file:
-        file.write(FILLED)
+    folder = office.join_filled(office.invite())
     bells = [Bell(SiteFile.load(folder / "site.toml")) for _ in range(6)]
     ended: list[Any] = []
     for bell in bells:

@@ -20,16 +20,6 @@ from guilder_server.console.control import ControlClient
 from guilder_shared import tls, witnessing
 
 Office = Any  # the fixture `office`; see conftest.py
-FILLED = """
-[data.d]
-kind = "csv"
-path = "data.csv"
-public_size = 100
-[budget.people]
-epsilon = 6.0
-delta = 1e-5
-datasets = ["d"]
-"""
 LONGEST_S = 25.0  # that a line may be silent: firewalls forget it after 30 s
 LATE_S = 2.0  # a busy machine's
 NUM_SITES = 12
@@ -41,11 +31,9 @@ FEWEST_MOMENTS = 4
 
 
 def bell_of(folder: Path, port: int) -> Bell:
-    path = folder / "site.toml"
-    if FILLED not in path.read_text():
-        path.write_text(path.read_text() + FILLED)
     url = f"https://127.0.0.1:{port}"
-    return Bell(SiteFile.load(path, (f"site.control={url}", f"site.server={url}")))
+    overrides = (f"site.control={url}", f"site.server={url}")
+    return Bell(SiteFile.load(folder / "site.toml", overrides))
 
 
 @pytest.fixture
@@ -77,7 +65,7 @@ def test_the_server_speaks_often_enough_for_a_firewall_to_remember_a_line(
     office: Office, line: Any, eventually: Callable[..., Any], stop: threading.Event
 ) -> None:
     with line(office.hub.port) as between:
-        bell = bell_of(office.join(office.invite()), between.port)
+        bell = bell_of(office.join_filled(office.invite()), between.port)
         start(bell.listen, stop)
         eventually(lambda: bell.is_up)
 
@@ -94,7 +82,7 @@ def test_a_client_notices_in_time_that_the_server_says_nothing(
 ) -> None:
     monkeypatch.setattr(enrol, "KEEP_ALIVE_S", 1e6)
     with line(office.hub.port) as between:
-        bell = bell_of(office.join(office.invite()), between.port)
+        bell = bell_of(office.join_filled(office.invite()), between.port)
         start(bell.listen, stop)
         eventually(lambda: bell.is_up)
         eventually(lambda: between.heard["up"][-1] < time.monotonic() - 1)
@@ -182,7 +170,7 @@ def test_lines_that_broke_together_are_not_made_anew_together(
 ) -> None:
     monkeypatch.setattr(control, "FIRST_RETRY_S", RETRY_S)
     names = [f"s{n}" for n in range(NUM_SITES)]
-    folders = [office.join(office.invite(name)) for name in names]
+    folders = [office.join_filled(office.invite(name)) for name in names]
     with line(office.hub.port) as between:
         bells = [bell_of(folder, between.port) for folder in folders]
         for bell in bells:

@@ -24,28 +24,16 @@ from guilder_shared.privacy import accounting
 from guilder_shared.study import Study
 
 Office = Any  # the fixture `office`; see conftest.py
-FILLED = """
-[data.d]
-kind = "csv"
-path = "data.csv"
-public_size = 100
-[budget.people]
-epsilon = 6.0
-delta = 1e-5
-datasets = ["d"]
-"""
 STUDY = Study.load(Path(__file__).parents[2] / "small.toml")
 
 
 @pytest.fixture
 def settings(office: Office) -> SiteFile:
     """A site that joined, filled in its file and has an officer."""
-    folder = office.join(office.invite())
+    folder = office.join_filled(office.invite())
     path = folder / "site.toml"
-    text = (
-        path.read_text().replace('"ask"', '"auto"').replace("cohort = 3", "cohort = 1")
-    )
-    path.write_text(text + FILLED)
+    text = path.read_text()
+    path.write_text(text.replace('"ask"', '"auto"').replace("cohort = 3", "cohort = 1"))
     (folder / "data.csv").write_text("x,y\n" + "0.2,0\n0.9,1\n" * 20)
     make_key(folder)
     settings = SiteFile.load(path)
