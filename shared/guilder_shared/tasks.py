@@ -185,7 +185,7 @@ RECIPES: Mapping[str, Recipe] = {
     "image-classification": Recipe(
         name="image-classification",
         data="images",
-        models=("cnn", "resnet18"),
+        models=("cnn", "tanhcnn", "resnet18"),
         losses=_class_losses,
         metrics=_class_metrics,
         has_charged=True,

@@ -18,10 +18,10 @@ def build(study: Study) -> nn.Module:
     trained = set(families.trained(study))
     if model.name == "unet":
         return _filled(UNet(row.shape[0], model.width or 8), study, trained)
-    features = families.num_features(study)
+    features, bias = families.num_features(study), families.has_head_bias(study)
     if model.train == "head":
-        return parts.HeadAlone(features, row.classes)
-    whole = parts.Headed(body(study), features, row.classes)
+        return parts.HeadAlone(features, row.classes, bias=bias)
+    whole = parts.Headed(body(study), features, row.classes, bias=bias)
     if model.train == "lora":
         parts.adapt(whole, families.rank(study))
     return parts.freeze(whole, trained)

@@ -50,6 +50,8 @@ def num_features(study: Study) -> int:
     """Numbers that the body gives for one row."""
     if isinstance(study.data, TextData):
         return sizes(study).width
+    if study.model.name == "tanhcnn":
+        return 4 * (study.model.width or 4)
     cnn = study.model.name == "cnn"
     return vision.CNN_FEATURES if cnn else vision.RESNET_FEATURES
 
@@ -71,13 +73,23 @@ def starts(study: Study) -> Starts:
     inside = {f"body.{name}": start for name, start in _body_starts(study).items()}
     # A head alone starts at zero, its loss is convex; below one, all must move at once.
     head = flat_linear if study.model.train in ("head", "lora") else linear
-    return inside | head("head", num_features(study), row(study).classes)
+    bias = has_head_bias(study)
+    return inside | head("head", num_features(study), row(study).classes, bias=bias)
 
 
 def trained(study: Study) -> dict[str, Start]:
     """The parameters that travel: those that are trained."""
     model = study.model
     return adapters.trained(starts(study), model.train or "all", rank(study))
+
+
+def has_head_bias(study: Study) -> bool:
+    """Whether the last layer adds a constant to each class.
+
+    Of features of length 1 a constant makes the gradient longer by the root of 2, and
+    with it the noise that hides it: without, the same promise needs half the rows.
+    """
+    return study.model.head_bias is not False
 
 
 def rank(study: Study) -> int:
@@ -94,6 +106,8 @@ def body(study: Study) -> "nn.Module":
     channels, high, wide = row(study).shape
     if study.model.name == "cnn":
         return vision.cnn((channels, high, wide), study.model.width or 2)
+    if study.model.name == "tanhcnn":
+        return vision.tanhcnn(channels, study.model.width or 4)
     return vision.resnet18(channels)
 
 
@@ -103,4 +117,6 @@ def _body_starts(study: Study) -> Starts:
     channels, high, wide = row(study).shape
     if study.model.name == "cnn":
         return vision.cnn_starts((channels, high, wide), study.model.width or 2)
+    if study.model.name == "tanhcnn":
+        return vision.tanhcnn_starts(channels, study.model.width or 4)
     return vision.resnet18_starts(channels)

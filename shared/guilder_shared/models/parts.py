@@ -17,12 +17,15 @@ class Headed(nn.Module):
         body: (rows, ...) to (rows, features).
         features: How many.
         outputs: How many.
+        bias: Whether the head adds a constant to each output.
     """
 
-    def __init__(self, body: nn.Module, features: int, outputs: int) -> None:
+    def __init__(
+        self, body: nn.Module, features: int, outputs: int, *, bias: bool
+    ) -> None:
         super().__init__()
         self.body = body
-        self.head = nn.Linear(features, outputs)
+        self.head = nn.Linear(features, outputs, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, ...) to (rows, outputs)."""
@@ -36,11 +39,12 @@ class HeadAlone(nn.Module):
     Args:
         features: How many.
         outputs: How many.
+        bias: As in `Headed`.
     """
 
-    def __init__(self, features: int, outputs: int) -> None:
+    def __init__(self, features: int, outputs: int, *, bias: bool) -> None:
         super().__init__()
-        self.head = nn.Linear(features, outputs)
+        self.head = nn.Linear(features, outputs, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, features) to (rows, outputs)."""

@@ -46,7 +46,11 @@ __all__ = [
     "shapes",
 ]
 
-MODELS = ("logistic", "mlp", "cnn", "resnet18", "unet", "encoder", "minilm")
+MODELS = (
+    *("logistic", "mlp"),
+    *("cnn", "tanhcnn", "resnet18", "unet"),
+    *("encoder", "minilm"),
+)
 
 _BODY = "body."
 

@@ -44,12 +44,10 @@ def linear(name: str, fan_in: int, fan_out: int, *, bias: bool = True) -> Starts
     return _weighted(name, (fan_out, fan_in), fan_in, bias=bias)
 
 
-def flat_linear(name: str, fan_in: int, fan_out: int) -> Starts:
+def flat_linear(name: str, fan_in: int, fan_out: int, *, bias: bool = True) -> Starts:
     """A Linear layer that starts at zero: the last one, whose loss is convex in it."""
-    return {
-        f"{name}.weight": Start((fan_out, fan_in), "zeros"),
-        f"{name}.bias": Start((fan_out,), "zeros"),
-    }
+    found = {f"{name}.weight": Start((fan_out, fan_in), "zeros")}
+    return found | ({f"{name}.bias": Start((fan_out,), "zeros")} if bias else {})
 
 
 def conv(name: str, before: int, after: int, size: int, *, bias: bool = True) -> Starts:

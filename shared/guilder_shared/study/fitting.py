@@ -24,6 +24,7 @@ _NEEDED: dict[str, tuple[str, ...]] = {
     "logistic": (),
     "mlp": ("hidden",),
     "cnn": ("width",),
+    "tanhcnn": ("width",),
     "resnet18": (),
     "unet": ("width",),
     "encoder": ("width",),
@@ -32,11 +33,14 @@ _NEEDED: dict[str, tuple[str, ...]] = {
 _KEYS = ("hidden", "width", "pretrained")
 _TRAINS = {
     "cnn": ("all", "head", "bias"),
+    "tanhcnn": ("all", "head", "bias"),
     "resnet18": ("all", "head", "bias"),
     "unet": ("all", "bias"),
     "encoder": ("all", "head", "bias", "lora"),
     "minilm": ("all", "head", "bias", "lora"),
 }
+_WIDTHS = {"unet": 8, "tanhcnn": 4}  # a width is a multiple; of others, of 2
+_HEADLESS = ("logistic", "mlp", "unet")
 _EXAMPLES = {
     "hidden": "hidden = [64, 64]",
     "width": "width = 32",
@@ -71,8 +75,8 @@ def _keys(model: Model) -> list[Contradiction]:
         what = f'{"missing" if needed else "given"}, with name = "{model.name}"'
         fix = f"Write {_EXAMPLES[key]}." if needed else "Remove it."
         found.append(Contradiction(("model", key), what, fix))
-    if model.width and model.width % (8 if model.name == "unet" else 2):
-        unit = "8" if model.name == "unet" else "2"
+    unit = _WIDTHS.get(model.name, 2)
+    if model.width and model.width % unit:
         what = f"is {model.width}, not a multiple of {unit}"
         found.append(Contradiction(("model", "width"), what, "Write width = 32."))
     return found
@@ -91,6 +95,9 @@ def _trains(model: Model) -> list[Contradiction]:
         what += f', with train = "{model.train or "all"}"'
         fix = 'Write train = "lora" with rank = 8, or no rank.'
         found.append(Contradiction(("model", "rank"), what, fix))
+    if model.head_bias is not None and model.name in _HEADLESS:
+        what = f'given, with name = "{model.name}", which has no head of its own'
+        found.append(Contradiction(("model", "head_bias"), what, "Remove it."))
     return found
 
 

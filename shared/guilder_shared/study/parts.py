@@ -33,7 +33,7 @@ class Model(Frozen):
     """Which registered model, and its public shape."""
 
     name: Name = Field(
-        description="logistic or mlp; cnn, resnet18 or unet; encoder or minilm"
+        description="logistic or mlp; cnn, tanhcnn, resnet18 or unet; encoder or minilm"
     )
     hidden: Listed[Annotated[int, Field(ge=1, le=16_384)]] = Field(
         default=(), max_length=16, description="units of each hidden layer"
@@ -45,13 +45,18 @@ class Model(Frozen):
         default=None,
         ge=8,
         le=512,
-        description="channels of cnn and unet, numbers a token of encoder",
+        description="channels of cnn, tanhcnn and unet, numbers a token of encoder",
     )
     train: Literal["all", "head", "bias", "lora"] | None = Field(
         default=None, description="what is trained; all of it if left out"
     )
     rank: int | None = Field(
         default=None, ge=1, le=64, description='of the adapters, with train = "lora"'
+    )
+    head_bias: bool | None = Field(
+        default=None,
+        description="whether the last layer adds a constant to each class; yes if "
+        "left out",
     )
     pretrained: Digest | None = Field(
         default=None, description="SHA-256 of the public weights it starts from"

@@ -35,11 +35,17 @@ SMALL: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "cnn": ("image-classification", IMAGES, CNN),
     "cnn-head": ("image-classification", IMAGES, CNN | {"train": "head"}),
     "cnn-bias": ("image-classification", IMAGES, CNN | {"train": "bias"}),
+    "tanhcnn": ("image-classification", IMAGES, {"name": "tanhcnn", "width": 8}),
     "resnet18": ("image-classification", IMAGES, {"name": "resnet18"}),
     "unet": ("image-segmentation", MASKS, UNET),
     "unet-bias": ("image-segmentation", MASKS, UNET | {"train": "bias"}),
     "encoder": ("text-classification", TEXTS, ENCODER),
     "encoder-head": ("text-classification", TEXTS, ENCODER | {"train": "head"}),
+    "encoder-head-without-bias": (
+        "text-classification",
+        TEXTS,
+        ENCODER | {"train": "head", "head_bias": False},
+    ),
     "encoder-bias": ("text-classification", TEXTS, ENCODER | {"train": "bias"}),
     "encoder-lora": (
         "text-classification",

@@ -41,7 +41,7 @@ def test_what_travels_is_what_asks_for_a_gradient(small: Study) -> None:
 
 
 def test_the_listed_parameters_are_those_of_the_body(made: Made) -> None:
-    for name in ("cnn", "resnet18", "encoder"):
+    for name in ("cnn", "tanhcnn", "resnet18", "encoder"):
         study = made(name)
         body = families.body(study)
         inside = {f"body.{n}": tuple(p.shape) for n, p in body.named_parameters()}
@@ -75,6 +75,15 @@ def test_everybody_with_the_study_starts_from_the_same_bytes(small: Study) -> No
     assert all(torch.equal(p, other.get_parameter(n)) for n, p in frozen.items())
 
 
+def test_brightness_and_contrast_of_an_image_do_not_reach_tanhcnn(made: Made) -> None:
+    study = made("tanhcnn")
+    module = registry.load(registry.initial(study), study).double()
+    rows = some(study).double()
+
+    assert torch.allclose(module(rows), module(0.3 * rows - 0.4), atol=1e-3)
+    assert not torch.allclose(module(rows), module(rows.abs()), atol=1e-3)
+
+
 def test_a_row_does_not_look_at_its_neighbours(small: Study) -> None:
     module = registry.load(registry.initial(small), small).double()
     rows = some(small, 4)
@@ -97,6 +106,33 @@ def test_training_moves_no_number_in_place(small: Study) -> None:
     assert not any(getattr(m, "inplace", False) for m in module.modules())
     assert not any(isinstance(m, nn.Dropout) for m in module.modules())
     assert list(module.buffers()) == []
+
+
+def test_a_head_without_a_bias_has_none_anywhere(made: Made) -> None:
+    for name in ("cnn", "cnn-head", "encoder", "encoder-head", "encoder-lora"):
+        with_bias, without = made(name), made(name, head_bias=False)
+        module = registry.load(registry.initial(without), without)
+
+        assert set(registry.shapes(with_bias)) - set(registry.shapes(without)) == {
+            "head.bias"
+        }
+        assert module.get_submodule("head").bias is None
+        assert module(some(without)).shape == (3, 3)
+
+
+def test_a_bias_makes_the_gradient_of_unit_features_longer_by_the_root_of_2(
+    made: Made,
+) -> None:
+    lengths = []
+    for bias in (True, False):
+        study = made("encoder-head", head_bias=bias)
+        module = registry.load(registry.initial(study), study)
+        rows = torch.nn.functional.normalize(some(study, 1), dim=1)
+        loss = torch.nn.functional.cross_entropy(module(rows), torch.tensor([1]))
+        grads = torch.autograd.grad(loss, list(asking(module).values()))
+        lengths.append(float(torch.cat([g.flatten() for g in grads]).norm()))
+
+    assert lengths[0] == pytest.approx(2**0.5 * lengths[1], rel=1e-5)
 
 
 def test_adapters_start_by_changing_nothing(made: Made) -> None:
@@ -178,11 +214,13 @@ def test_examples_of_a_model_trained_whole_stay_as_they_are(made: Made) -> None:
         ("cnn", {"prior": 0.5}, "prior"),
         ("unet", {"train": "head"}, "train"),
         ("unet", {"width": 12}, "width"),
+        ("tanhcnn", {"width": 10}, "width"),
         ("encoder", {"train": "lora"}, "rank"),
         ("encoder", {"rank": 2}, "rank"),
         ("encoder", {"width": 9}, "width"),
         ("encoder", {"name": "minilm", "width": None}, "pretrained"),
         ("encoder", {"pretrained": "0" * 64}, "pretrained"),
+        ("unet", {"head_bias": False}, "head_bias"),
     ],
 )
 def test_a_model_and_its_keys_must_agree(

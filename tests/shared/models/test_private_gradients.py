@@ -21,11 +21,13 @@ NAMES = [
     "cnn",
     "cnn-head",
     "cnn-bias",
+    "tanhcnn",
     pytest.param("resnet18", marks=pytest.mark.slow),
     "unet",
     "unet-bias",
     "encoder",
     "encoder-head",
+    "encoder-head-without-bias",
     "encoder-bias",
     "encoder-lora",
 ]
