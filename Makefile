@@ -13,7 +13,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 help:
 	@echo "make demo      1 server and 3 banks on this machine train one model, privately"
 	@echo "make test      the tests that take seconds (at most 10 minutes in all)"
-	@echo "make test-all  every test: kills, fuzz, slow rounds (cut at 45 minutes)"
+	@echo "make test-all  every test in its long form: kills, fuzz (cut at 45 minutes)"
 	@echo "make check     format, lint, types, floors between rooms, generated code"
 	@echo "make bench     every benchmark, as one table"
 	@echo "make clean     remove caches and build output; .venv and runs/ stay"
@@ -27,7 +27,7 @@ test: .venv/.installed-dev
 # Its kills and bad lines wait for half of their time.
 test-all: JOBS = 3
 test-all: .venv/.installed-dev
-	$(PYTEST) --session-timeout=2700 $(ARGS)
+	$(PYTEST) -m "not brief" --session-timeout=2700 $(ARGS)
 
 check: .venv/.installed-dev
 	$(BIN)/ruff format --check .

@@ -35,6 +35,7 @@ def work_on_a_faulty_disk(folder: Path, last_call: int, stride: int) -> dict[str
     return counts
 
 
+@pytest.mark.brief
 @pytest.mark.skipif(COMPILER is None, reason="no C compiler to break the disk with")
 def test_a_full_or_broken_disk_loses_no_confirmed_charge(tmp_path: Path) -> None:
     found = work_on_a_faulty_disk(tmp_path, last_call=40, stride=7)

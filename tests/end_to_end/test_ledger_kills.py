@@ -103,6 +103,7 @@ def kill_often(folder: Path, num_kills: int, seed: int) -> None:
         assert len(grant.turns) > num_kills  # the kills fell into real work
 
 
+@pytest.mark.brief
 def test_twenty_kills_lose_double_and_forget_nothing(tmp_path: Path) -> None:
     kill_often(tmp_path, 20, seed=20)
 

@@ -344,6 +344,7 @@ def spoil(decoder: str, num: int, seed: int) -> None:
     assert resident_bytes() - before < MAX_GROWTH
 
 
+@pytest.mark.brief
 @pytest.mark.parametrize("decoder", CASES)
 def test_a_thousand_spoilt_messages_are_refused_by_name(decoder: str) -> None:
     spoil(decoder, 1_000, seed=1)

@@ -251,6 +251,7 @@ def disagreements(made: Files, verdicts: Verdicts, seed: int, num: int) -> list[
     return found
 
 
+@pytest.mark.brief
 def test_whatever_a_dishonest_site_signs_gets_one_verdict(
     made: Files, verdicts: Verdicts
 ) -> None:

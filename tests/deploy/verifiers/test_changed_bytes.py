@@ -66,6 +66,7 @@ def ends(raw: bytes) -> range:
     return range(len(raw) - 240, len(raw))
 
 
+@pytest.mark.brief
 @pytest.mark.parametrize("name", ["report", "ledger"])
 def test_a_change_is_found_wherever_it_is(
     written: Any, verdict: Verdict, name: str

@@ -106,6 +106,7 @@ def ends_undisturbed(
     check_charges(hospitals, rounds)
 
 
+@pytest.mark.brief
 def test_killed_twenty_times_it_ends_with_the_undisturbed_model(
     found_forked: Founding,
 ) -> None:

@@ -272,6 +272,7 @@ def check(
     )
 
 
+@pytest.mark.brief
 def test_any_order_of_verbs_and_crashes_agrees_with_the_model(memory: Path) -> None:
     check(500, 12, memory, derandomize=True)
 

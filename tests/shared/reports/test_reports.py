@@ -217,6 +217,7 @@ def undetected(path: Path, positions: range) -> list[int]:
     return missed
 
 
+@pytest.mark.brief
 def test_one_changed_byte_is_found(ledger: Ledger, memory: Path) -> None:
     path = reports.write(ledger, memory)
     size = path.stat().st_size
