@@ -176,7 +176,10 @@ def measure(name: str, repeats: int) -> dict[str, float]:
             times[engine].append(time.perf_counter() - start)
     wall = {engine: statistics.median(found) for engine, found in times.items()}
     used = {engine: statistics.median(found) for engine, found in busy.items()}
-    memory = {engine: peak_bytes(steps[engine]) for engine in ("plain", "ours")}
+    memory = {
+        engine: statistics.median(peak_bytes(steps[engine]) for _ in range(5))
+        for engine in ("plain", "ours")
+    }
     figures = {
         name: wall["ours"] / wall["plain"],
         f"{name}_cpu": used["ours"] / used["plain"],

@@ -26,7 +26,7 @@ Review, crash order: nothing is sent or written here.
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -38,7 +38,8 @@ Some = np.ndarray[tuple[int], np.dtype[np.floating]]
 
 MAX_NUMBERS = 1 << 27  # trained parameters in one release; `residue` assumes it
 
-ROUNDED = 1 << 15  # numbers to round at once: they stay in the cache
+_ROUNDED = 1 << 15  # numbers to round at once: they stay in the cache
+_MANY = 1 << 19  # from here on more at once: threads then wait less for Python's lock
 
 _NEAR = 2.0**13 - 2.0**9  # grids, noise not counted
 
@@ -98,8 +99,7 @@ def add_noise_in_place(
     drawn = draw(len(total), std, key, grid, threads=threads)
 
     def work(first: int, last: int) -> None:
-        for start in range(first, last, ROUNDED):
-            part = slice(start, min(start + ROUNDED, last))
+        for part in rounded_at_once(len(total), first, last):
             round_sum(total[part], drawn[part], grid, total[part])
 
     in_parts(work, len(total), threads)
@@ -186,6 +186,19 @@ def in_parts(work: Callable[[int, int], None], num: int, threads: int) -> None:
             other.result()
 
 
+def rounded_at_once(num: int, first: int, last: int) -> Iterator[slice]:
+    """Parts of first .. last for `round_sum`, the same for every number of threads.
+
+    Args:
+        num: How many numbers there are in all.
+        first: Where a part from `in_parts` begins.
+        last: Where it ends.
+    """
+    most = BLOCK if num >= _MANY else _ROUNDED
+    for start in range(first, last, most):
+        yield slice(start, min(start + most, last))
+
+
 def round_sum(total: Some, noise: Floats, grid: float, out: Some) -> None:
     """round(total + grid x noise) to the grid, into `out`, which may be `total`.
 
@@ -195,25 +208,27 @@ def round_sum(total: Some, noise: Floats, grid: float, out: Some) -> None:
         grid: A power of two.
         out: Shape (numbers,); rounded once more to its dtype if that is not float64.
     """
+    near = len(total) and max(total.max(), -total.min()) < _NEAR * grid
     rest, whole = _rooms(len(total))
     np.copyto(rest, total)
     rest *= 1 / grid  # exact, and so is all below but the addition of the noise
-    near = len(rest) and max(rest.max(), -rest.min()) < _NEAR
     if not near:
         np.rint(rest, out=whole)
         rest -= whole  # at most half a grid
     rest += noise
     np.rint(rest, out=rest)
-    rest += 0.0 if near else whole  # of -0.0 the sign is lost
+    if not near:
+        rest += whole
     rest *= grid
     np.copyto(out, rest, casting="same_kind")
+    out += 0.0  # of -0.0 the sign is lost
 
 
 def _rooms(num: int) -> tuple[Floats, Floats]:
     """Two vectors of this thread's own, overwritten by the next call."""
     rooms: tuple[Floats, Floats] | None = getattr(_local, "rooms", None)
     if rooms is None or len(rooms[0]) < num:
-        one, other = np.empty((2, max(num, ROUNDED)))
+        one, other = np.empty((2, max(num, _ROUNDED)))
         rooms = _local.rooms = (one, other)
     return rooms[0][:num], rooms[1][:num]
 

@@ -79,8 +79,7 @@ class Release:
         out, kept = flat.numpy(), flat is total
 
         def work(first: int, last: int) -> None:
-            for start in range(first, last, noise.ROUNDED):
-                part = slice(start, min(start + noise.ROUNDED, last))
+            for part in noise.rounded_at_once(len(out), first, last):
                 some, grads = held[part], out[part]
                 # to the gradient's dtype first, then divided in it
                 if drawn is None:

@@ -6,10 +6,11 @@ kernel, T places of the signal.
 Review, mathematics. A convolution's gradient is, for each offset of the kernel, the
 product of the signal (what came back) with the image shifted by that offset; for a
 transposed convolution the image is what came back and the signal is the input. So one
-code serves both. Per-unit gradients are made by one batched product an offset, without
-unfolding; or norms come from Gram matrices of places, where the patches' Gram is the
-sum of K shifted windows of the pixels' Gram; zeros around the image add nothing to it.
-Gram matrices are made of some rows at once, isolated of all: a row's are its own.
+code serves both. Per-unit gradients are made by one batched product an offset, or by
+one of all windows side by side, of few rows at once; or norms come from Gram matrices
+of places, where the patches' Gram is the sum of K shifted windows of the pixels' Gram;
+zeros around the image add nothing to it. Isolated, Gram matrices and windows are made
+of all rows at once: a row's are its own.
 Review, crash order: in memory only.
 """
 
@@ -30,7 +31,7 @@ from guilder_shared.privacy.bookkeeping.parts import (
 )
 from guilder_shared.privacy.bookkeeping.sums import Into
 
-_GRAM_NUMBERS = 1 << 19  # of Gram matrices made at once: 2 MiB
+_AT_ONCE = 1 << 19  # numbers of Gram matrices or windows made at once: 2 MiB
 _GHOST_PLACES = 256  # above, Gram matrices of places are too large to be worth it
 
 
@@ -57,6 +58,8 @@ class ConvPart(Part):
         found = ["shift"]
         if self._flat_fits():
             found += ["flat", "stacked"]
+        else:
+            found.append("windows")
         if self.layer.groups == 1 and self._places() <= 4 * _GHOST_PLACES:
             found.append("ghost")
         return (*found, "single")
@@ -65,12 +68,19 @@ class ConvPart(Part):
     def choose(self) -> str:
         possible = self.strategies()
         places, signal = self._places(), self.signal()
-        channels = self.image().shape[1] // self.layer.groups
+        image, _ = self.unpadded()
+        channels = image.shape[1] // self.layer.groups
         numbers = channels * signal.shape[1] * math.prod(self.layer.kernel_size)
         work = places * (channels + signal.shape[1] + 4 * numbers / channels)
         if "ghost" in possible and places <= _GHOST_PLACES and 2 * work < numbers:
             return "ghost"
-        return "flat" if "flat" in possible else "shift"
+        if "flat" in possible:
+            return "flat"
+        # windows of strided images overlap little: hardly more than what is there
+        windows = places * numbers // signal.shape[1] * self.layer.groups
+        there = math.prod(image.shape[1:]) + places * signal.shape[1]
+        little = windows <= 2 * there
+        return "windows" if "windows" in possible and little else "shift"
 
     def _places(self) -> int:
         return math.prod(self.signal().shape[2:])
@@ -112,6 +122,7 @@ class ConvPart(Part):
             make = {
                 "flat": self._flat,
                 "stacked": self._stacked,
+                "windows": self._together,
                 "single": self._single,
             }
             weight = make.get(self.strategy, self._shifted)()
@@ -133,6 +144,25 @@ class ConvPart(Part):
             torch.bmm(narrow, flat.mT, out=out[:, at])
         found = out.view(rows, groups, *out.shape[1:]).permute(0, 1, 3, 4, 2)
         return found.reshape(rows, -1, width, *self.layer.kernel_size)
+
+    def _together(self) -> Tensor:
+        """As `_shifted`, all windows side by side: one batched product of few rows."""
+        signal, groups, image = self.signal(), self.layer.groups, self.image()
+        rows, outputs = signal.shape[:2]
+        kernel, width = self.layer.kernel_size, image.shape[1] // groups
+        offsets, places = math.prod(kernel), self._places()
+        out = signal.new_empty(rows, groups, outputs // groups, offsets * width)
+        most = self._rows_at_once(groups * offsets * width * places)
+        for first in range(0, rows, most):
+            some = slice(first, first + most)
+            narrow = signal[some].reshape(-1, outputs // groups, places)
+            # (rows, offsets, channels, ...) to (rows x groups, offsets x channels, T)
+            wide = torch.stack(list(self._windows(image[some])), 1).flatten(3)
+            wide = wide.view(-1, offsets, groups, width, places).transpose(1, 2)
+            wide = wide.reshape(-1, offsets * width, places)
+            torch.bmm(narrow, wide.mT, out=out[some].flatten(0, 1))
+        found = out.view(rows, outputs, offsets, width).transpose(2, 3)
+        return found.reshape(rows, outputs, width, *kernel)
 
     def _flat(self) -> Tensor:
         """As `_shifted` for stride 1: windows are offsets of the flat image."""
@@ -220,9 +250,7 @@ class ConvPart(Part):
     def _ghost_norms(self) -> Tensor:
         """Of the weight, from Gram matrices of few rows at once: they fit the cache."""
         rows, places = len(self.grads), self._places()
-        most = max(1, _GRAM_NUMBERS // max(1, places) ** 2)
-        if self.units.isolated or self.grads.is_cuda:
-            most = max(1, rows)  # all rows alike; nothing to gain
+        most = self._rows_at_once(places**2)
         weight, signal = self.layer.weight, self.signal().flatten(2)
         width = max(x.numel() for x in (weight[0], weight[:, 0]))
         image, pads = self.unpadded()
@@ -237,6 +265,12 @@ class ConvPart(Part):
             inputs = self._patch_gram(image[some], pads)
             found.append(ghost_square_norms(inputs, grads, exact, width=width))
         return torch.cat(found)
+
+    def _rows_at_once(self, numbers: int) -> int:
+        """How many rows' numbers fit the cache; all where rows must be alike."""
+        if self.units.isolated or self.grads.is_cuda:
+            return max(1, len(self.grads))
+        return max(1, _AT_ONCE // max(1, numbers))
 
     def unpadded(self) -> tuple[Tensor, Sequence[int]]:
         """The image, and how many zeros are missing before it on each axis."""

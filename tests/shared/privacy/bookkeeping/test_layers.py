@@ -183,8 +183,12 @@ def test_a_layers_clipped_sum_is_the_loops(
 SEVERAL = [n for n in LAYERS if n.startswith(("conv", "linear", "transposed"))]
 
 
+@pytest.mark.parametrize("at_once", [1, 1 << 19])
 @pytest.mark.parametrize("name", SEVERAL)
-def test_every_strategy_gives_the_same_sum(name: str) -> None:
+def test_every_strategy_gives_the_same_sum(
+    name: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conv, "_AT_ONCE", at_once)  # numbers, of a row or of all rows
     layer, inputs = made(name)
     for strategy in strategies_of(layer, inputs):
         for dtype in EXACT:
@@ -206,7 +210,7 @@ def test_gram_matrices_of_few_rows_at_once_find_the_row_that_cancels(
     image[3] = 1.0
     signal[3] -= signal[3].mean((1, 2), keepdim=True) - 1e-2
     places = signal[0, 0].numel()
-    monkeypatch.setattr(conv, "_GRAM_NUMBERS", rows_at_once * places**2)
+    monkeypatch.setattr(conv, "_AT_ONCE", rows_at_once * places**2)
     rule, names, units = find(layer), frozenset({"weight"}), Units(5)
     assert rule is not None
 
