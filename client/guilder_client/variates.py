@@ -20,6 +20,7 @@ from guilder_shared.errors import IntegrityError
 from guilder_shared.messages import Receipt, TurnRequest, Weights, pack, sha256, unpack
 
 _DIGEST_BYTES: Final = 64  # the sealed bytes' SHA-256 in hexadecimal, first in the file
+_ENDING: Final = "safetensors"
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -63,9 +64,13 @@ class Variates:
         durable.write(path, data, mode=durable.OWNER_ONLY)
 
     def settle(self, request: TurnRequest) -> None:
-        """Remove what no later turn can begin from: all before the base."""
+        """Remove what no later turn can begin from: all before the base.
+
+        What was half written when the client was killed goes as well.
+        """
         for path in self.folder.glob(f"{request.grant_id}-*"):
-            if int(path.stem.rpartition("-")[2]) < request.control_base:
+            turn_no, _, ending = path.name.rpartition("-")[2].partition(".")
+            if ending != _ENDING or int(turn_no) < request.control_base:
                 path.unlink(missing_ok=True)
 
     def forget(self, grant_id: str) -> None:
@@ -74,4 +79,4 @@ class Variates:
             path.unlink(missing_ok=True)
 
     def _path(self, grant_id: str, turn_no: int) -> Path:
-        return self.folder / f"{grant_id}-{turn_no:05d}.safetensors"
+        return self.folder / f"{grant_id}-{turn_no:05d}.{_ENDING}"

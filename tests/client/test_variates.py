@@ -202,3 +202,19 @@ def test_variates_that_cannot_count_any_more_are_removed(site: Site) -> None:
     assert len(list(folder.iterdir())) == 2  # that of the base, and of this turn
     turn.close(site, Close("run-1", asked.grant_id, asked.receipt))
     assert list(folder.iterdir()) == []
+
+
+def test_a_variate_half_written_when_the_client_was_killed_stops_no_turn(
+    site: Site,
+) -> None:
+    first = request(site)
+    second = after(first, turn.take(site, first))
+    folder = site.sealed.folder / "variates"
+    torn = folder / f"{first.grant_id}-00002.safetensors.part"
+    torn.write_bytes(b"half")
+
+    assert turn.take(site, second).verdict == Verdict.DONE
+    third = after(second, turn.take(site, second))
+    torn.write_bytes(b"half")  # of the second, which the server had in time
+    assert turn.take(site, third).verdict == Verdict.DONE
+    assert not torn.exists()
