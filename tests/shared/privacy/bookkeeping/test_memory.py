@@ -237,6 +237,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow(minutes=0.2)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own settings")
 def test_a_step_computes_in_the_memory_of_the_step_before() -> None:
     def fresh_pages(**settings: str) -> int:
