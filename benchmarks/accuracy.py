@@ -34,7 +34,7 @@ import torch
 from scipy import optimize, stats
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own abbreviation
-from workloads.accuracy_data import STUDIES, TASKS, Task, is_here
+from workloads.accuracy_data import EPSILONS, STUDIES, TASKS, Task, is_here
 
 from guilder_shared import metrics
 from guilder_shared.privacy import accounting, make_private_step
@@ -43,7 +43,6 @@ from guilder_shared.privacy.sampling import TurnKeys, poisson
 from guilder_shared.study import Study
 from guilder_simulations.engine import simulate
 
-EPSILONS = (1, 3, 8)
 MARGIN = -0.01  # one point
 SIMULATED = {"card_fraud": "card-fraud", "breast_cancer": "breast-cancer"}
 

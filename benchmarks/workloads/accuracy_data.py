@@ -26,6 +26,7 @@ from guilder_simulations import partition, synthetic
 
 STUDIES = Path(__file__).parents[2] / "simulations" / "studies"
 DELTA = 1e-5
+EPSILONS = (1, 3, 8)
 Rows = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -88,7 +89,7 @@ def _of_study(name: str, seeds: int) -> Task:
         "auc",
         training.sample_rate,
         training.rounds * training.local_steps,
-        dict.fromkeys((1, 3, 8), training.learning_rate),
+        dict.fromkeys(EPSILONS, training.learning_rate),
         study.privacy.clip_norm,
         seeds,
         study.privacy.delta,

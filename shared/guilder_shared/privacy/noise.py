@@ -39,7 +39,7 @@ Some = np.ndarray[tuple[int], np.dtype[np.floating]]
 MAX_NUMBERS = 1 << 27  # trained parameters in one release; `residue` assumes it
 
 _ROUNDED = 1 << 15  # numbers to round at once: they stay in the cache
-_MANY = 1 << 19  # from here on more at once: threads then wait less for Python's lock
+MANY = 1 << 19  # worth several threads, which wait less for Python's lock with more
 
 _NEAR = 2.0**13 - 2.0**9  # grids, noise not counted
 
@@ -194,7 +194,7 @@ def rounded_at_once(num: int, first: int, last: int) -> Iterator[slice]:
         first: Where a part from `in_parts` begins.
         last: Where it ends.
     """
-    most = BLOCK if num >= _MANY else _ROUNDED
+    most = BLOCK if num >= MANY else _ROUNDED
     for start in range(first, last, most):
         yield slice(start, min(start + most, last))
 

@@ -20,7 +20,6 @@ from guilder_shared.privacy import noise
 from guilder_shared.privacy.ahead import NoiseAhead, Order
 from guilder_shared.privacy.normals import Floats
 
-_MANY = 1 << 19
 _NUMPY_TOO = (torch.float32, torch.float64)
 
 
@@ -70,7 +69,7 @@ class Release:
             ValueError: The noise of this step was used before.
         """
         # Threads are worth starting for some milliseconds of work.
-        many = total.shape[0] >= _MANY
+        many = total.shape[0] >= noise.MANY
         threads = torch.get_num_threads() + bool(_idle_cores()) if many else 1
         drawn = None if order is None else self._ahead.take(order, threads=threads)
         grid = 1.0 if order is None else noise.grid_for(order.std)

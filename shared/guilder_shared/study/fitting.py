@@ -40,7 +40,6 @@ _TRAINS = {
     "minilm": ("all", "head", "bias", "lora"),
 }
 _WIDTHS = {"unet": 8, "tanhcnn": 4}  # a width is a multiple; of others, of 2
-_HEADLESS = ("logistic", "mlp", "unet")
 _EXAMPLES = {
     "hidden": "hidden = [64, 64]",
     "width": "width = 32",
@@ -95,7 +94,8 @@ def _trains(model: Model) -> list[Contradiction]:
         what += f', with train = "{model.train or "all"}"'
         fix = 'Write train = "lora" with rank = 8, or no rank.'
         found.append(Contradiction(("model", "rank"), what, fix))
-    if model.head_bias is not None and model.name in _HEADLESS:
+    is_headless = model.name in _NEEDED and "head" not in allowed
+    if model.head_bias is not None and is_headless:
         what = f'given, with name = "{model.name}", which has no head of its own'
         found.append(Contradiction(("model", "head_bias"), what, "Remove it."))
     return found

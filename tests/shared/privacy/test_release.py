@@ -54,7 +54,7 @@ def test_what_is_released_is_the_noised_sum_divided_in_the_gradients_dtype(
 def test_the_number_of_threads_does_not_move_a_bit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("guilder_shared.privacy.release._MANY", 0)
+    monkeypatch.setattr("guilder_shared.privacy.noise.MANY", 0)
     before, found = torch.get_num_threads(), []
 
     for threads in (1, 2, 3):

@@ -9,6 +9,7 @@ Review, crash order: in memory only.
 
 import ctypes
 import os
+from functools import cache
 
 _KEPT_BYTES = 1 << 28  # at the top of the heap, between two steps
 _OWN_PAGES_BYTES = 1 << 25  # glibc's largest; pieces above are the system's when freed
@@ -35,12 +36,13 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS)
 
 
+@cache
 def keep_freed() -> None:
     """Let the C library keep up to 256 MiB that a step has freed for the next step.
 
     It gives them back otherwise, and each of their pages costs two microseconds when
-    it is used again. For the whole process; nothing happens where the C library is not
-    glibc, or where its settings are the user's own (MALLOC_... or GLIBC_TUNABLES).
+    it is used again. Once, for the whole process; nothing happens where the C library
+    is not glibc, or its settings are the user's own (MALLOC_... or GLIBC_TUNABLES).
     """
     own = "GLIBC_TUNABLES" in os.environ or any(
         name.startswith("MALLOC_") for name in os.environ
